@@ -1,0 +1,275 @@
+"""The database file: opened, checked, migrated, locked, backed up.
+
+Never starts empty over something: a damaged file, a missing file in a used state folder, and
+one written by a newer version are each refused with what to do about it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import queue
+import secrets
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import sqlite_utils
+from sqlite_utils import Migrations
+
+from supervisor.errors import Fatal, StateLocked, StoreCorrupt, StoreMissing
+from supervisor.event import timestamp
+
+NAME = "switchboard.db"
+# Beside the database: which log it is and how often it was started. A database that is
+# older than this file says was restored from a copy: its log gets a new epoch.
+INSTANCE = "instance"
+# A full check of a larger file takes longer than a start may; it is done in the background.
+CHECK_AT_START = 48 * 1024 * 1024
+
+log_migrations = Migrations("log")
+
+
+@log_migrations(name="0001_log")
+def _log(db: sqlite_utils.Database) -> None:
+    db["meta"].create({"name": str, "value": str}, pk="name", strict=True)  # type: ignore[union-attr]
+    db["events"].create(  # type: ignore[union-attr]
+        {"seq": int, "ts": str, "type": str, "subject": str, "data": str},
+        pk="seq",
+        not_null={"ts", "type", "subject", "data"},
+        strict=True,
+    )
+    db["events"].create_index(["subject", "seq"])  # type: ignore[union-attr]
+    db["processes"].create(  # type: ignore[union-attr]
+        {"pid": int, "started": int, "boot": int, "owner": str, "command": str, "ts": str},
+        pk=("pid", "started"),
+        strict=True,
+    )
+
+
+class Database:
+    """An open, migrated database and the lock on its folder."""
+
+    def __init__(self, folder: Path, migrations: Sequence[Migrations] = ()) -> None:
+        self.folder = folder
+        self.path = folder / NAME
+        self._lock = _lock(folder)
+        try:
+            self.fresh = self._refuse_to_start_empty()
+            self.connection = self._open(migrations)
+            self._readers: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
+            self.boot, self.epoch = self._begin_boot()
+            self.head: int = self._value("SELECT coalesce(max(seq), 0) FROM events")
+            first = self._value("SELECT min(seq) FROM events")
+            self.first: int = self.head + 1 if first is None else first
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    # -- opening --------------------------------------------------------------
+
+    def _refuse_to_start_empty(self) -> bool:
+        if self.path.exists():
+            if self.path.stat().st_size == 0:
+                raise StoreCorrupt(_advice(self.path, "it is empty"))
+            return False
+        if (self.folder / INSTANCE).exists():
+            raise StoreMissing(
+                f"{self.path} is missing, but this state folder has been in use. Bring it back "
+                f"with `switchboard restore BACKUP`, or delete {self.folder / INSTANCE} to start "
+                "with an empty one."
+            )
+        return True
+
+    def _open(self, migrations: Sequence[Migrations]) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, isolation_level=None, check_same_thread=False, cached_statements=512
+        )
+        try:
+            connection.execute("PRAGMA busy_timeout = 10000")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute("PRAGMA journal_size_limit = 67108864")
+            self._check(connection)
+            self._migrate(connection, [log_migrations, *migrations])
+        except sqlite3.DatabaseError as error:
+            connection.close()
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                raise StoreCorrupt(_advice(self.path, str(error))) from error
+            raise Fatal(f"{self.path} cannot be opened for writing: {error}") from error
+        except BaseException:
+            connection.close()
+            raise
+        self.path.chmod(0o600)
+        return connection
+
+    def _check(self, connection: sqlite3.Connection) -> None:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if self.path.stat().st_size <= CHECK_AT_START:
+            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if found != "ok":
+                raise StoreCorrupt(_advice(self.path, found))
+
+    def _migrate(self, connection: sqlite3.Connection, sets: Sequence[Migrations]) -> None:
+        db = sqlite_utils.Database(connection)
+        for migrations in sets:
+            known = {m.name for m in migrations.applied(db)} | {
+                m.name for m in migrations.pending(db)
+            }
+            ours = {m.name for m in migrations._migrations}
+            if known - ours:
+                raise StoreCorrupt(
+                    f"{self.path} was written by a newer version (it has {sorted(known - ours)}). "
+                    "Install that version, or restore a backup from before the upgrade."
+                )
+            migrations.apply(db)
+
+    def _value(self, sql: str) -> int:
+        row = self.connection.execute(sql).fetchone()
+        return row[0] if row else None  # type: ignore[return-value]
+
+    def _begin_boot(self) -> tuple[int, str]:
+        """Count this start, and give the log a new epoch if it is not the one we left."""
+        meta = dict(self.connection.execute("SELECT name, value FROM meta").fetchall())
+        boot = int(meta.get("boot", "0")) + 1
+        epoch = meta.get("epoch", "")
+        file = self.folder / INSTANCE
+        seen_epoch, _, seen_boot = (file.read_text().strip() if file.exists() else "").partition(
+            " "
+        )
+        rolled_back = seen_epoch == epoch and seen_boot.isdigit() and int(seen_boot) >= boot
+        if not epoch or rolled_back or (seen_epoch and seen_epoch != epoch):
+            epoch = secrets.token_hex(4)
+            boot = max(boot, int(seen_boot) + 1 if seen_boot.isdigit() else 0)
+        rows = {"boot": str(boot), "epoch": epoch, "started": timestamp()}
+        meta.setdefault("instance", secrets.token_hex(8))
+        rows["instance"] = meta["instance"]
+        self.instance = meta["instance"]
+        self.connection.executemany(
+            "INSERT INTO meta (name, value) VALUES (?, ?)"
+            " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            list(rows.items()),
+        )
+        temporary = file.with_suffix(".new")
+        temporary.write_text(f"{epoch} {boot}\n")
+        temporary.replace(file)
+        return boot, epoch
+
+    # -- use ------------------------------------------------------------------
+
+    @contextmanager
+    def reader(self) -> Iterator[sqlite3.Connection]:
+        """A read-only connection for the time of the block; any thread."""
+        try:
+            connection = self._readers.get_nowait()
+        except queue.Empty:
+            connection = sqlite3.connect(
+                f"{self.path.resolve().as_uri()}?mode=ro",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            connection.execute("PRAGMA busy_timeout = 10000")
+        try:
+            yield connection
+        finally:
+            self._readers.put(connection)
+
+    def quick_check(self) -> str:
+        """`ok`, or what is wrong with the file. Reads all of it."""
+        with self.reader() as connection:
+            return str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+
+    def backup(self, target: Path, progress: Callable[[int, int], None] | None = None) -> None:
+        """Copy the database, while it is in use, to a new file.
+
+        The copy is marked, so that a log continued from it gets another epoch.
+        """
+        partial = target.with_name(target.name + ".part")
+        with suppress(FileNotFoundError):
+            partial.unlink()
+        copy = sqlite3.connect(partial)
+        try:
+            with self.reader() as connection:
+                connection.backup(
+                    copy,
+                    pages=1000,
+                    progress=None
+                    if progress is None
+                    else lambda _status, left, total: progress(total - left, total),
+                )
+            with copy:
+                copy.execute("DELETE FROM meta WHERE name = 'epoch'")
+        finally:
+            copy.close()
+        partial.chmod(0o600)
+        partial.replace(target)
+
+    def close(self) -> None:
+        """Close all connections and give the folder free."""
+        while True:
+            try:
+                self._readers.get_nowait().close()
+            except queue.Empty:
+                break
+        self.connection.close()
+        os.close(self._lock)
+
+
+def restore(backup: Path, folder: Path) -> Path | None:
+    """Put a backup in the place of the database; where the old one was moved to, if there was one.
+
+    Raises StoreCorrupt when the backup is damaged, StateLocked while the appliance runs.
+    """
+    lock = _lock(folder)
+    try:
+        check = sqlite3.connect(f"{backup.resolve().as_uri()}?mode=ro", uri=True)
+        try:
+            found = check.execute("PRAGMA quick_check(1)").fetchone()[0]
+            check.execute("SELECT count(*) FROM events")
+        except sqlite3.DatabaseError as error:
+            raise StoreCorrupt(f"{backup} is not a usable backup: {error}") from error
+        finally:
+            check.close()
+        if found != "ok":
+            raise StoreCorrupt(f"{backup} is not a usable backup: {found}")
+        path = folder / NAME
+        kept: Path | None = None
+        if path.exists():
+            kept = folder / f"{NAME}.{timestamp().replace(':', '')}.replaced"
+            path.rename(kept)
+        for suffix in ("-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                (folder / (NAME + suffix)).rename(
+                    folder / ((kept.name if kept else NAME + ".lost") + suffix)
+                )
+        partial = folder / (NAME + ".part")
+        shutil.copyfile(backup, partial)
+        partial.chmod(0o600)
+        partial.replace(path)
+        return kept
+    finally:
+        os.close(lock)
+
+
+def _lock(folder: Path) -> int:
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise StateLocked(f"another appliance runs on the state folder {folder}") from error
+    return descriptor
+
+
+def _advice(path: Path, what: str) -> str:
+    return (
+        f"{path} cannot be used: {what}. Nothing was changed. Stop here and bring back the last "
+        f"backup with `switchboard restore BACKUP` (it keeps the damaged file beside it); to save "
+        f"what is readable first: `sqlite3 {path.name} .recover`."
+    )
