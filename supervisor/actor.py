@@ -107,11 +107,14 @@ class Actor(Service, Generic[M]):
                 await self.on_stop(context.stop_reason)
                 nursery.cancel_scope.cancel()
         finally:
-            self._fail_deferred(str(context.child.stop_reason or "crashed"))
+            self._fail_deferred(
+                str(context.child.stop_reason or ("normal" if self._done else "crashed"))
+            )
 
     def stop_soon(self) -> None:
-        """End with NORMAL once the current message is handled (the actor's own wish)."""
+        """End with NORMAL, once the current message is handled: the actor's own wish."""
         self._done = True
+        self.mailbox.wake()
 
     _done = False
 

@@ -26,13 +26,14 @@ class Backoff:
         The jitter is applied below the cap as well as at it, and never above it, so
         that many children that fail together do not come back together.
         """
-        if failures < 1:
+        if failures < 1 or self.first <= 0:
             return 0.0
         # The exponent is bounded so that a child failing for years cannot overflow a float.
         steps = math.log(max(self.cap / self.first, 1.0), self.factor) if self.factor > 1 else 0.0
         base = min(self.first * self.factor ** min(failures - 1, steps + 1), self.cap)
         spread = base * self.jitter
-        return float(min(base + rng.uniform(-spread, spread), self.cap))
+        # Cut off at the cap before drawing: cut off after, half of all would wait exactly the cap.
+        return float(base + rng.uniform(-spread, min(spread, self.cap - base)))
 
     def failures_after(self, failures: int, ran_for: float) -> int:
         """Failures in a row, counting one more that came `ran_for` seconds after ready."""

@@ -96,8 +96,8 @@ class EventLog:
         """
         if since is None:
             return Reader(self, store, self.head, topics, None)
-        epoch, colon, number = since.rpartition(":")
-        if not colon or not (number.isascii() and number.isdigit()) or len(number) > 18:
+        epoch, _, number = since.rpartition(":")
+        if not epoch or not (number.isascii() and number.isdigit()) or len(number) > 18:
             raise TokenError(f"{since!r} is not a resume token: expected <epoch>:<seq>")
         seq = int(number)
         if epoch != self.epoch:
@@ -155,8 +155,10 @@ class Reader:
             await log.past(self.cursor)
             events = log.recent(self.cursor, limit)
             if events is None:
+                # Looked at before the query: what is published during it may not be in its answer.
+                head = log.head
                 events = await self._replay(limit)
-                first = events[0].seq if events else log.head
+                first = events[0].seq if events else head + 1
                 if first != self.cursor + 1:
                     # Retention deleted some between our look and the query.
                     log.forgotten(first)

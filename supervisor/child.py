@@ -150,29 +150,42 @@ class Child:
             self.supervisor.forget(self)
 
     async def _next_life(self) -> bool:
-        reason = self.last_reason = await self._incarnation()
-        if reason.cause in _FINAL:
+        if self.stop_reason is not None and self.stop_reason.cause in _FINAL:
+            self.last_reason = self.stop_reason
             return False
+        reason = self.last_reason = await self._incarnation()
         if reason is self.stop_reason:
             self.stop_reason = None
+        if self.supervisor.stopping_reason is not None or not self._restarts_after(reason):
+            return False
         if reason.cause is Cause.SIBLING:
             if not await self._pause(State.WAITING):
                 return False
-        else:
-            if reason.cause is not Cause.BY_HAND and not self._restarts_after(reason):
-                return False
-            await self.supervisor.before_restart(self)
-            if reason.abnormal and not await self._after_failure(reason):
-                return False
-        if self.supervisor.stopping_reason is not None or self.stop_reason is not None:
+        elif not await self._before_restart(reason):
             return False
         self.restarts += 1
         self.system.listener(Happening("restarted", self.path, reason, self.restarts))
         return True
 
     def _restarts_after(self, reason: StopReason) -> bool:
+        if reason.cause in _FINAL or reason.cause is Cause.BY_HAND:
+            return reason.cause is Cause.BY_HAND
         rule = self.spec.restart
-        return rule is Restart.PERMANENT or (rule is Restart.TRANSIENT and reason.abnormal)
+        return rule is Restart.PERMANENT or (
+            rule is Restart.TRANSIENT and (reason.abnormal or reason.cause is Cause.SIBLING)
+        )
+
+    async def _before_restart(self, reason: StopReason) -> bool:
+        by_hand = reason.cause is Cause.BY_HAND
+        if not by_hand:
+            self.become(State.BACKOFF)
+        await self.supervisor.before_restart(self)
+        # A permanent child that ends by itself is paced and counted as one that crashes:
+        # one that ends as soon as it starts would otherwise take the whole processor.
+        if not by_hand and not await self._after_failure(reason):
+            return False
+        # It may have been stopped, for good or for a sibling's sake, while the siblings stopped.
+        return self.stop_reason is None or await self._pause(State.WAITING)
 
     async def _after_failure(self, reason: StopReason) -> bool:
         now = trio.current_time()
@@ -240,7 +253,7 @@ class Child:
                 raise
             fatal = errors.subgroup(Fatal)
             if fatal is not None:
-                raise _first(fatal) from None
+                raise first_of(fatal) from None
             if isinstance(errors, ExceptionGroup):
                 raise _simplest(errors) from None
             raise
@@ -281,7 +294,8 @@ class Child:
             self.stop_reason = reason
         if self._revive is not None:
             self._revive.set()
-        if self._scope is not None:
+        if self._scope is not None and self.state is not State.STOPPING:
+            # Once: a second stop must not lengthen the grace that the first gave.
             self._scope.deadline = trio.current_time() + self.spec.grace
             self.become(State.STOPPING)
             if self._context is not None:
@@ -316,7 +330,8 @@ class Child:
             self._revive.set()
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error in a group of groups."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

@@ -13,7 +13,7 @@ import secrets
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import sqlite_utils
@@ -23,8 +23,8 @@ from supervisor.errors import Fatal, StateLocked, StoreCorrupt, StoreMissing
 from supervisor.event import timestamp
 
 NAME = "switchboard.db"
-# Beside the database: which log it is and how often it was started. A database that is
-# older than this file says was restored from a copy: its log gets a new epoch.
+# Beside the database: which log it is, how often it was started and how far it went. A database
+# that is older than this file says was restored from a copy: its log gets a new epoch.
 INSTANCE = "instance"
 # A full check of a larger file takes longer than a start may; it is done in the background.
 CHECK_AT_START = 48 * 1024 * 1024
@@ -64,6 +64,9 @@ class Database:
             self.head: int = self._value("SELECT coalesce(max(seq), 0) FROM events")
             first = self._value("SELECT min(seq) FROM events")
             self.first: int = self.head + 1 if first is None else first
+        except (OSError, sqlite3.Error) as error:
+            os.close(self._lock)
+            raise Fatal(f"{self.path} cannot be opened for writing: {error}") from error
         except BaseException:
             os.close(self._lock)
             raise
@@ -88,12 +91,12 @@ class Database:
             self.path, isolation_level=None, check_same_thread=False, cached_statements=512
         )
         try:
+            self._check()
             connection.execute("PRAGMA busy_timeout = 10000")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute("PRAGMA journal_size_limit = 67108864")
-            self._check(connection)
             self._migrate(connection, [log_migrations, *migrations])
         except sqlite3.DatabaseError as error:
             connection.close()
@@ -107,12 +110,17 @@ class Database:
         self.path.chmod(0o600)
         return connection
 
-    def _check(self, connection: sqlite3.Connection) -> None:
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if self.path.stat().st_size <= CHECK_AT_START:
-            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if found != "ok":
-                raise StoreCorrupt(_advice(self.path, found))
+    def _check(self) -> None:
+        if self.fresh:
+            return
+        # Read-only: a connection that may write would write the log of a killed process into
+        # the damaged file when it is closed.
+        with closing(sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)) as check:
+            check.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            if self.path.stat().st_size <= CHECK_AT_START:
+                found = check.execute("PRAGMA quick_check(1)").fetchone()[0]
+                if found != "ok":
+                    raise StoreCorrupt(_advice(self.path, found))
 
     def _migrate(self, connection: sqlite3.Connection, sets: Sequence[Migrations]) -> None:
         db = sqlite_utils.Database(connection)
@@ -138,26 +146,34 @@ class Database:
         boot = int(meta.get("boot", "0")) + 1
         epoch = meta.get("epoch", "")
         file = self.folder / INSTANCE
-        seen_epoch, _, seen_boot = (file.read_text().strip() if file.exists() else "").partition(
-            " "
+        head = self._value("SELECT coalesce(max(seq), 0) FROM events")
+        words = file.read_text().split() if file.exists() else []
+        seen_epoch, seen_boot, seen_head = [*words, "", "", ""][:3]
+        rolled_back = seen_epoch == epoch and (
+            (seen_boot.isdigit() and int(seen_boot) >= boot)
+            or (seen_head.isdigit() and int(seen_head) > head)
         )
-        rolled_back = seen_epoch == epoch and seen_boot.isdigit() and int(seen_boot) >= boot
         if not epoch or rolled_back or (seen_epoch and seen_epoch != epoch):
             epoch = secrets.token_hex(4)
             boot = max(boot, int(seen_boot) + 1 if seen_boot.isdigit() else 0)
         rows = {"boot": str(boot), "epoch": epoch, "started": timestamp()}
-        meta.setdefault("instance", secrets.token_hex(8))
-        rows["instance"] = meta["instance"]
-        self.instance = meta["instance"]
+        # A database brought into another folder is another appliance: processes are known by it,
+        # and those of the folder that it came from are not ours to end.
+        known = meta.get("instance") if file.exists() else None
+        self.instance = rows["instance"] = known or secrets.token_hex(8)
         self.connection.executemany(
             "INSERT INTO meta (name, value) VALUES (?, ?)"
             " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
             list(rows.items()),
         )
-        temporary = file.with_suffix(".new")
-        temporary.write_text(f"{epoch} {boot}\n")
-        temporary.replace(file)
+        self._leave_word(epoch, boot, head)
         return boot, epoch
+
+    def _leave_word(self, epoch: str, boot: int, head: int) -> None:
+        file = self.folder / INSTANCE
+        temporary = file.with_suffix(".new")
+        temporary.write_text(f"{epoch} {boot} {head}\n")
+        temporary.replace(file)
 
     # -- use ------------------------------------------------------------------
 
@@ -204,6 +220,8 @@ class Database:
                 )
             with copy:
                 copy.execute("DELETE FROM meta WHERE name = 'epoch'")
+            # One file and no more, readable also where nothing may be written.
+            copy.execute("PRAGMA journal_mode = DELETE")
         finally:
             copy.close()
         partial.chmod(0o600)
@@ -211,6 +229,11 @@ class Database:
 
     def close(self) -> None:
         """Close all connections and give the folder free."""
+        # How far the log went, so that a copy of it from earlier in this boot is noticed.
+        with suppress(OSError, sqlite3.Error):
+            self._leave_word(
+                self.epoch, self.boot, self._value("SELECT coalesce(max(seq), 0) FROM events")
+            )
         while True:
             try:
                 self._readers.get_nowait().close()
@@ -257,8 +280,11 @@ def restore(backup: Path, folder: Path) -> Path | None:
 
 
 def _lock(folder: Path) -> int:
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Fatal(f"the state folder {folder} cannot be used: {error}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -67,6 +67,7 @@ class Mailbox:
         "_receive",
         "_send",
         "_slots",
+        "_woken",
         "coalesced",
         "depth",
         "handled",
@@ -79,7 +80,9 @@ class Mailbox:
     def __init__(self, path: str, size: int) -> None:
         self.path = path
         self.size = size
-        self._send, self._receive = trio.open_memory_channel[Any](size)
+        # One place more, for the token: it must not cost a message its place, nor the other way.
+        self._send, self._receive = trio.open_memory_channel[Any](size + 1)
+        self._woken = False
         self._slots: dict[Hashable, Message] | None = None
         self._closed: str | None = None
         self.depth = self.high_water = self.refused = self.coalesced = self.handled = 0
@@ -91,12 +94,12 @@ class Mailbox:
         if type(item) is not Envelope and item.overflow is Overflow.COALESCE:  # type: ignore[union-attr]
             self._put_slot(item)  # type: ignore[arg-type]
             return
-        try:
-            self._send.send_nowait(item)
-        except trio.WouldBlock:
+        depth = self.depth + 1
+        if depth > self.size:
             self.refused += 1
-            raise MailboxFull(self.path, self.size) from None
-        depth = self.depth = self.depth + 1
+            raise MailboxFull(self.path, self.size)
+        self._send.send_nowait(item)
+        self.depth = depth
         if depth > self.high_water:
             self.high_water = depth
 
@@ -117,23 +120,36 @@ class Mailbox:
         """Queue a message and wait for room: for an actor's own tasks that report to it."""
         if self._closed is not None:
             raise ActorDown(self.path, self._closed)
-        await self._send.send(message)
+        # Counted before it has room: the actor may take it before this task runs again.
         self.depth += 1
         self.high_water = max(self.high_water, self.depth)
+        try:
+            await self._send.send(message)
+        except BaseException:
+            self.depth -= 1
+            raise
 
     def wake(self) -> None:
         """Make a waiting `take` return; a full mailbox has no waiting `take`."""
+        if self._woken:
+            return
         try:
             self._send.send_nowait(WAKE)
         except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
             return
+        self._woken = True
 
     async def take(self) -> Message | Envelope | _Wake:
         """The next item, when there is one."""
         item: Message | Envelope | _Wake = await self._receive.receive()
-        if item is not WAKE:
-            self.depth -= 1
+        self._count_out(item)
         return item
+
+    def _count_out(self, item: Message | Envelope | _Wake) -> None:
+        if item is WAKE:
+            self._woken = False
+        else:
+            self.depth -= 1
 
     def take_nowait(self) -> Message | Envelope | _Wake | None:
         """The next item, or None. Coalesced messages come when nothing else waits."""
@@ -142,8 +158,7 @@ class Mailbox:
         except trio.WouldBlock:
             # Slots need no token of their own: a full channel had no room for one.
             return self._slots.pop(next(iter(self._slots))) if self._slots else None
-        if item is not WAKE:
-            self.depth -= 1
+        self._count_out(item)
         return item
 
     def close(self, reason: str) -> None:

@@ -35,6 +35,8 @@ class Command:
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: Path | None = None
     owner: str = ""
+    # Keep a pipe to its standard input (see `Process.send`); otherwise it reads nothing.
+    stdin: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,11 @@ class Process:
     """One run of a command. `start` it in a nursery that lives as long as it should."""
 
     def __init__(
-        self, command: Command, registry: Registry, on_line: Callable[[str], None] | None = None
+        self,
+        command: Command,
+        registry: Registry,
+        on_line: Callable[[str], None] | None = None,
+        on_error_line: Callable[[str], None] | None = None,
     ) -> None:
         self.command = command
         self.lines: deque[str] = deque(maxlen=LINES)
@@ -67,6 +73,8 @@ class Process:
         self.exit: Exit | None = None
         self._registry = registry
         self._on_line = on_line
+        # Given, standard error is read apart; otherwise both outputs are one.
+        self._on_error_line = on_error_line
         self._process: trio.Process | None = None
         self._ended = trio.Event()
         self._asked = False
@@ -83,9 +91,9 @@ class Process:
                 list(self.command.argv),
                 env=env,
                 cwd=self.command.cwd,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if self.command.stdin else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
+                stderr=subprocess.PIPE if self._on_error_line else subprocess.STDOUT,
                 start_new_session=True,
             )
         self.pid = process.pid
@@ -94,7 +102,9 @@ class Process:
         task_status.started(self)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._read_output, process)
+                nursery.start_soon(self._read_output, process.stdout, self._on_line)
+                if process.stderr is not None:
+                    nursery.start_soon(self._read_output, process.stderr, self._on_error_line)
                 await process.wait()
                 self._kill_group()
                 nursery.cancel_scope.deadline = trio.current_time() + AFTERMATH
@@ -103,9 +113,10 @@ class Process:
                 self._kill_group()
                 with trio.move_on_after(AFTERMATH, shield=True):
                     await process.wait()
-            if process.stdout is not None:
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + AFTERMATH):
-                    await process.stdout.aclose()
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + AFTERMATH):
+                for stream in (process.stdin, process.stdout, process.stderr):
+                    if stream is not None:
+                        await stream.aclose()
             self._registry.remove(self.pid)
             status = process.returncode if process.returncode is not None else -signal.SIGKILL
             self.exit = Exit(status, self._asked)
@@ -153,8 +164,15 @@ class Process:
             return
         guardian.end_group(self.pid, -1, self._registry.marker.encode())
 
-    async def _read_output(self, process: trio.Process) -> None:
-        stream = process.stdout
+    async def send(self, data: bytes) -> None:
+        """Write to its standard input. Raises BrokenResourceError when nobody reads it any more."""
+        if self._process is None or self._process.stdin is None:
+            raise trio.ClosedResourceError("no standard input")
+        await self._process.stdin.send_all(data)
+
+    async def _read_output(
+        self, stream: trio.abc.ReceiveStream | None, on_line: Callable[[str], None] | None
+    ) -> None:
         assert stream is not None
         buffer = b""
         try:
@@ -164,18 +182,18 @@ class Process:
                 if len(buffer) > LINE_BYTES:
                     lines.append(buffer)
                     buffer = b""
-                self._take(lines)
+                self._take(lines, on_line)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             logger.debug("output_closed", pid=self.pid)
-        self._take([buffer])
+        self._take([buffer], on_line)
 
-    def _take(self, lines: list[bytes]) -> None:
+    def _take(self, lines: list[bytes], on_line: Callable[[str], None] | None) -> None:
         for raw in lines:
             line = raw[:LINE_BYTES].decode("utf-8", "replace").strip()
             if line:
                 self.lines.append(line)
-                if self._on_line is not None:
-                    self._on_line(line)
+                if on_line is not None:
+                    on_line(line)
 
     def last_lines(self, count: int = 5) -> list[str]:
         """The newest lines of its output."""

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import trio
 
-from supervisor.child import Child, State
-from supervisor.errors import StartFailed
+from supervisor.child import Child, State, first_of
+from supervisor.errors import Fatal, StartFailed
 from supervisor.log import logger
 from supervisor.service import Context, Service
 from supervisor.spec import Cause, ChildSpec, StopReason, Strategy
@@ -124,16 +124,16 @@ class Supervisor(Service):
             return
         later = self._static[self._static.index(child) + 1 :]
         for sibling in reversed(later):
-            await sibling.stop(StopReason(Cause.SIBLING, f"{child.path} crashed"))
+            await sibling.stop(StopReason(Cause.SIBLING, f"{child.path} restarts"))
         assert self._nursery is not None
         self._nursery.start_soon(self._resume, child, later)
 
     async def _resume(self, first: Child, later: Sequence[Child]) -> None:
-        while first.state is not State.RUNNING:
-            if first.ended:
-                return
-            await first.change()
+        await _up_or_ended(first)
         for sibling in later:
+            if first.state is not State.RUNNING:
+                # It went down again, and will bring them back when it is up again.
+                return
             sibling.resume()
             await trio.lowlevel.checkpoint()
             await sibling.settled()
@@ -147,6 +147,11 @@ class Supervisor(Service):
                 nursery.start_soon(child.stop, reason)
         for child in reversed(self._static):
             await child.stop(reason)
+
+
+async def _up_or_ended(child: Child) -> None:
+    while child.state is not State.RUNNING and not child.ended:
+        await child.change()
 
 
 class Root:
@@ -164,6 +169,11 @@ class Root:
         self.child.become(State.STARTING)
         try:
             await self.supervisor.run(context)
+        except BaseExceptionGroup as group:
+            fatal = group.subgroup(Fatal)
+            if fatal is None:
+                raise
+            raise first_of(fatal) from None
         finally:
             self.child.ended = True
             self.child.become(State.ENDED)
