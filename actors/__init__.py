@@ -1,0 +1,1 @@
+"""The domain: one package for each kind of actor."""

@@ -1,0 +1,130 @@
+"""What baresip's events say of calls, as events of the log. Pure.
+
+Answers and events come in any order, the answer to `dial` names no call, and an automatically
+answered call has no CALL_INCOMING: a call begins here with the first event that names it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from actors.gateway.messages import CallView, Json
+from supervisor.event import timestamp
+
+# Statistics of a running call are told at most this often, in seconds.
+STATISTICS_EVERY = 10.0
+MAX_CALLS = 64
+
+Told = tuple[str, Json]
+
+_REGISTRATION = {
+    "REGISTERING": "gateway.registering",
+    "REGISTER_OK": "gateway.registered",
+    "REGISTER_FAIL": "gateway.register_failed",
+    "UNREGISTERING": "gateway.unregistering",
+}
+_RINGING = ("CALL_INCOMING", "CALL_RINGING", "CALL_PROGRESS")
+_BEGINNINGS = (*_RINGING, "CALL_ESTABLISHED")
+
+
+@dataclass(slots=True)
+class Call:
+    """A call in progress."""
+
+    call_id: str
+    direction: str
+    peer: str
+    state: str = "new"
+    since: str = field(default_factory=timestamp)
+    established_at: float | None = None
+    statistics: Json = field(default_factory=dict)
+    told_statistics: float = float("-inf")
+
+    def facts(self) -> Json:
+        """What every event of a call says."""
+        return {"call_id": self.call_id, "direction": self.direction, "peer": self.peer}
+
+
+class Calls:
+    """The calls of one gateway."""
+
+    def __init__(self) -> None:
+        self._calls: dict[str, Call] = {}
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    @property
+    def talking(self) -> bool:
+        """Is any call established?"""
+        return any(c.established_at is not None for c in self._calls.values())
+
+    def views(self) -> list[CallView]:
+        """For the status."""
+        return [
+            CallView(c.call_id, c.direction, c.peer, c.state, c.since) for c in self._calls.values()
+        ]
+
+    def peer(self) -> str | None:
+        """The peer of the newest call: whom a chat message is for."""
+        return next((c.peer for c in reversed(self._calls.values())), None)
+
+    def clear(self) -> list[Told]:
+        """The gateway is gone, and its calls with it."""
+        told = [
+            ("gateway.call_closed", {**c.facts(), "reason": "the gateway ended"})
+            for c in self._calls.values()
+        ]
+        self._calls.clear()
+        return told
+
+    def take(self, event: Json, now: float) -> list[Told]:
+        """Turn one event of the control channel into events of the log."""
+        kind = str(event.get("type", ""))
+        param = str(event.get("param", ""))
+        if kind in _REGISTRATION:
+            return [(_REGISTRATION[kind], {"account": event.get("accountaor"), "detail": param})]
+        call_id = event.get("id")
+        if not kind.startswith("CALL_") or not isinstance(call_id, str):
+            return []
+        if kind == "CALL_CLOSED":
+            return self._closed(call_id, event, param, now)
+        call = self._calls.get(call_id)
+        if call is None:
+            # Statistics may come after the end; they make no call.
+            if kind not in _BEGINNINGS or len(self._calls) >= MAX_CALLS:
+                return []
+            call = self._calls[call_id] = Call(
+                call_id, str(event.get("direction", "")), str(event.get("peeruri", ""))
+            )
+        if kind in _RINGING:
+            call.state = "ringing"
+            return [("gateway.call_ringing", call.facts())]
+        if kind == "CALL_ESTABLISHED":
+            call.state, call.established_at = "established", now
+            return [("gateway.call_established", call.facts())]
+        if kind == "CALL_DTMF_START":
+            return [("gateway.dtmf", {**call.facts(), "key": param})]
+        if kind == "CALL_RTCP":
+            return self._statistics(call, event, now)
+        return []
+
+    def _closed(self, call_id: str, event: Json, reason: str, now: float) -> list[Told]:
+        call = self._calls.pop(call_id, None) or Call(
+            call_id, str(event.get("direction", "")), str(event.get("peeruri", ""))
+        )
+        seconds = 0.0 if call.established_at is None else round(now - call.established_at, 3)
+        data = {**call.facts(), "reason": reason, "seconds": seconds}
+        if call.statistics:
+            data["rtp"] = call.statistics
+        return [("gateway.call_closed", data)]
+
+    def _statistics(self, call: Call, event: Json, now: float) -> list[Told]:
+        statistics = event.get("rtcp_stats")
+        if not isinstance(statistics, dict):
+            return []
+        call.statistics = statistics
+        if now - call.told_statistics < STATISTICS_EVERY:
+            return []
+        call.told_statistics = now
+        return [("gateway.rtp_statistics", {**call.facts(), "rtp": statistics})]

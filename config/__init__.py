@@ -1,0 +1,1 @@
+"""Configuration: its typed model, its loading with errors that say where, and what changed."""

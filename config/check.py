@@ -1,0 +1,118 @@
+"""What types cannot say of a configuration. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+
+from config.model import Auth, Config, Gateways, Limits, PortRange, Profile
+from config.source import Path
+
+Finding = tuple[Path, str]
+
+SURFACES = ("gateway", "system", "events")
+_SCOPE = re.compile(r"^(\*|[a-z]+:(\*|ro|rw)|[a-z]+:[A-Za-z0-9_.-]+:(ro|rw)|read:\*)$")
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """`host:port` or `[v6]:port` as its two parts. Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"expected host:port, got: {text!r}")
+    host = host.removeprefix("[").removesuffix("]")
+    ipaddress.ip_address(host)
+    return host, int(port)
+
+
+def is_scope(text: str) -> bool:
+    """Is it `*`, `kind:ro|rw|*`, or `kind:name:ro|rw`?"""
+    return _SCOPE.match(text) is not None
+
+
+def cross_check(config: Config) -> Iterator[Finding]:
+    """Yield (path, what is wrong) for each finding."""
+    if not config.server.bind:
+        yield ("server", "bind"), "expected at least one address"
+    for i, address in enumerate(config.server.bind):
+        try:
+            split_address(address)
+        except ValueError as error:
+            yield ("server", "bind", i), str(error)
+    yield from _auth(config.auth)
+    yield from _limits(config.limits)
+    yield from _gateways(config.gateways)
+
+
+def _auth(auth: Auth) -> Iterator[Finding]:
+    for i, surface in enumerate(auth.anonymous):
+        if surface not in SURFACES:
+            yield ("auth", "anonymous", i), f"unknown surface {surface!r}; known: {SURFACES}"
+    seen: dict[str, int] = {}
+    for i, token in enumerate(auth.tokens):
+        at: Path = ("auth", "tokens", i)
+        if token.name in seen:
+            yield at, f"token {token.name!r} is also auth.tokens[{seen[token.name]}]"
+        seen[token.name] = i
+        if (token.token is None) == (token.sha256 is None):
+            yield at, "expected exactly one of `token` and `sha256`"
+        if token.token is not None and len(token.token) < 16:
+            yield (*at, "token"), "expected at least 16 characters"
+        if token.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", token.sha256):
+            yield (*at, "sha256"), "expected 64 hexadecimal digits"
+        for j, scope in enumerate(token.scopes):
+            if not is_scope(scope):
+                yield (*at, "scopes", j), f"expected kind:ro, kind:rw or *, got: {scope!r}"
+
+
+def _limits(limits: Limits) -> Iterator[Finding]:
+    for name in limits.__struct_fields__:
+        value = getattr(limits, name)
+        if name != "requests_per_minute" and not isinstance(value, bool) and value <= 0:
+            yield ("limits", name), f"expected a number above 0, got: {value}"
+
+
+def _gateways(gateways: Gateways) -> Iterator[Finding]:
+    at: Path = ("gateways", "ports")
+    ranges: dict[str, PortRange] = {
+        "sip": gateways.ports.sip,
+        "control": gateways.ports.control,
+        "rtp": gateways.ports.rtp,
+    }
+    for name, ports in ranges.items():
+        if not 0 < ports.first <= ports.last <= 65535:
+            yield (*at, name), "expected 0 < first <= last <= 65535"
+    for name, ports in ranges.items():
+        for other, theirs in ranges.items():
+            if name < other and ports.first <= theirs.last and theirs.first <= ports.last:
+                yield (*at, name), f"overlaps gateways.ports.{other}"
+    if gateways.ports.rtp_per_gateway < 4:
+        yield (*at, "rtp_per_gateway"), "expected at least 4 (RTP and RTCP of two calls)"
+    try:
+        ipaddress.ip_address(gateways.address)
+    except ValueError:
+        yield ("gateways", "address"), f"expected an IP address, got: {gateways.address!r}"
+    for name, profile in gateways.profiles.items():
+        yield from _profile(("gateways", "profiles", name), name, profile)
+
+
+def _profile(at: Path, name: str, profile: Profile) -> Iterator[Finding]:
+    if not _NAME.match(name):
+        yield at, "a profile's name is letters, digits, `_`, `.` and `-`"
+    if not profile.command and not profile.use_container:
+        yield at, "expected a command"
+    if profile.use_container and profile.container is None:
+        yield at, "use_container needs a `container` section with an image"
+    if profile.ready.when == "control" and profile.control != "ctrl_tcp":
+        yield (*at, "ready", "when"), "`control` needs `control: ctrl_tcp`"
+    if profile.ready.when == "line":
+        try:
+            re.compile(profile.ready.pattern)
+        except re.error as error:
+            yield (*at, "ready", "pattern"), f"not a regular expression: {error}"
+    if profile.stream is not None and not profile.record:
+        yield (*at, "stream"), "needs `record: true`: the sound is taken from the recording"
+    for file in profile.files:
+        if "/" in file or file in ("", ".", "..") or "\0" in file:
+            yield (*at, "files", file), "expected a plain file name"

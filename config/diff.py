@@ -1,0 +1,68 @@
+"""What a reload would change. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from config.model import Config
+from supervisor.log import MASK, is_secret
+
+# What cannot change while it runs, and why.
+_NEEDS_RESTART = {"state": "the state folder is opened once"}
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One difference: its path, both values (secrets masked), and what applying it does."""
+
+    path: str
+    old: Any
+    new: Any
+    effect: str
+
+
+def diff(old: Config, new: Config) -> list[Change]:
+    """Every difference, leaf by leaf; lists are compared whole."""
+    found: list[Change] = []
+    _compare(msgspec.to_builtins(old), msgspec.to_builtins(new), "", found)
+    return found
+
+
+def _compare(old: Any, new: Any, path: str, found: list[Change]) -> None:
+    if old == new:
+        return
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            below = f"{path}.{key}" if path else key
+            _compare(old.get(key), new.get(key), below, found)
+        return
+    found.append(Change(path, _mask(path, old), _mask(path, new), effect(path)))
+
+
+def effect(path: str) -> str:
+    """What applying a change at this path does, in words."""
+    parts = path.split(".")
+    if path in _NEEDS_RESTART:
+        return f"needs a restart of the appliance: {_NEEDS_RESTART[path]}"
+    if parts[:2] == ["gateways", "profiles"]:
+        return f"gateways of profile {parts[2]!r} start again once they have no call"
+    if parts[0] == "gateways":
+        return "for gateways started from now on"
+    if path == "server.bind":
+        return "added addresses are opened and removed ones closed; the others stay"
+    if parts[:2] == ["server", "tls"]:
+        return "for connections from now on"
+    return "at once"
+
+
+def changed_profiles(old: Config, new: Config) -> set[str]:
+    """Names of gateway profiles that differ or are gone."""
+    before, after = old.gateways.profiles, new.gateways.profiles
+    return {name for name in before if before[name] != after.get(name)}
+
+
+def _mask(path: str, value: Any) -> Any:
+    if path.startswith("auth.tokens") or is_secret(path.rpartition(".")[2]):
+        return MASK
+    return value

@@ -1,0 +1,227 @@
+"""The typed model of the configuration file. The defaults are in default.yaml, not here.
+
+A docstring of a field's class says units; `config/check.py` checks what types cannot.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every mapping in the file: an unknown key is an error."""
+
+
+class Tls(Section, frozen=True, kw_only=True):
+    """PEM files. Set, every address of `server.bind` speaks HTTPS."""
+
+    certificate: str
+    key: str
+
+
+class Server(Section, frozen=True, kw_only=True):
+    """Addresses (`127.0.0.1:8080`, `[::1]:8080`); one port serves all surfaces."""
+
+    bind: list[str]
+    tls: Tls | None = None
+    # Seconds that open requests get when the appliance stops.
+    grace: float
+
+
+class Token(Section, frozen=True, kw_only=True):
+    """A token from the file: either itself (as `${NAME}`) or the SHA-256 of it, in hex."""
+
+    name: str
+    scopes: list[str]
+    token: str | None = None
+    sha256: str | None = None
+
+
+class Auth(Section, frozen=True, kw_only=True):
+    """`anonymous` names surfaces that need no token."""
+
+    anonymous: list[str]
+    tokens: list[Token]
+
+
+class Limits(Section, frozen=True, kw_only=True):
+    """What one client may take. Sizes in bytes, times in seconds."""
+
+    body: int
+    header: int
+    connections: int
+    connections_per_address: int
+    subscribers: int
+    in_flight_per_socket: int
+    requests_per_minute: int
+    rate_limit_loopback: bool
+    read_timeout: float
+    write_timeout: float
+    request_timeout: float
+    json_depth: int
+
+
+class Retention(Section, frozen=True, kw_only=True):
+    """How much is kept; 0 is without limit."""
+
+    event_days: float
+    event_count: int
+    gateway_days: float
+    idempotency_hours: float
+
+
+class Log(Section, frozen=True, kw_only=True):
+    """The lowest level that is written."""
+
+    level: Literal["debug", "info", "warning", "error"]
+
+
+class PortRange(Section, frozen=True, kw_only=True):
+    """Ports `first` to `last`, both included."""
+
+    first: int
+    last: int
+
+
+class Ports(Section, frozen=True, kw_only=True):
+    """Where gateways take their ports from; each gateway gets a slot in all three.
+
+    A slot is two SIP ports (the second is its TLS port), one control port and `rtp_per_gateway`.
+    """
+
+    sip: PortRange
+    control: PortRange
+    rtp: PortRange
+    rtp_per_gateway: int
+
+
+class Ready(Section, frozen=True, kw_only=True):
+    """When a gateway counts as up.
+
+    `control`: its channel answers; `line`: its output has a line that matches `pattern`;
+    `result`: its output has a JSON line; `running`: it has run for `seconds` without ending.
+    """
+
+    when: Literal["control", "line", "result", "running"]
+    pattern: str = ""
+    seconds: float = 0.5
+    timeout: float = 10.0
+
+
+class Stop(Section, frozen=True, kw_only=True):
+    """How it is stopped: the signal to its group, or none where the control channel can quit."""
+
+    signal: Literal["TERM", "INT", "QUIT", "HUP"] = "TERM"
+    grace: float = 5.0
+
+
+class RestartRule(Section, frozen=True, kw_only=True):
+    """`permanent`: always; `transient`: unless it ended with status 0; `temporary`: never.
+
+    Past `limit` restarts in `seconds` it is left down.
+    """
+
+    policy: Literal["permanent", "transient", "temporary"] = "permanent"
+    limit: int = 5
+    seconds: float = 60.0
+    backoff_first: float = 0.5
+    backoff_cap: float = 30.0
+
+
+class Watch(Section, frozen=True, kw_only=True):
+    """The control channel is asked every `every` seconds; `misses` answers missing: killed."""
+
+    every: float = 10.0
+    timeout: float = 5.0
+    misses: int = 2
+
+
+class ProfileLimits(Section, frozen=True, kw_only=True):
+    """`instances`: gateways of this profile at once. The others are rlimits; 0 is none."""
+
+    instances: int = 200
+    memory_mb: int = 0
+    open_files: int = 0
+    nice: int = 0
+
+
+class Stream(Section, frozen=True, kw_only=True):
+    """How the call's sound becomes an RTMP stream: size and rate of the still picture."""
+
+    picture: str = ""
+    width: int = 640
+    height: int = 360
+    rate: int = 5
+
+
+class Container(Section, frozen=True, kw_only=True):
+    """The engine's command and what is given to it; `command` runs inside."""
+
+    image: str
+    engine: str = "docker"
+    options: list[str] = []
+    exec: list[str] = []
+
+
+class Profile(Section, frozen=True, kw_only=True):
+    """What a `main_app` stands for.
+
+    Strings in `command`, `env`, `files` and `container` may hold `{field}`: the fields of the start
+    request and `{gw_id}`, `{address}`, `{sip_port}`, `{control_port}`, `{rtp_first}`, `{rtp_last}`,
+    `{folder}`, `{recordings}`. `folder` is the working folder (default: the gateway's own).
+    """
+
+    description: str = ""
+    command: list[str] = []
+    env: dict[str, str] = {}
+    folder: str = ""
+    files: dict[str, str] = {}
+    ready: Ready
+    control: Literal["none", "ctrl_tcp", "lines"] = "none"
+    watch: Watch = Watch()
+    stop: Stop = Stop()
+    restart: RestartRule = RestartRule()
+    limits: ProfileLimits = ProfileLimits()
+    record: bool = False
+    stream: Stream | None = None
+    use_container: bool = False
+    container: Container | None = None
+
+
+class Transcribe(Section, frozen=True, kw_only=True):
+    """The command that turns a recording (`{file}`) into text on its standard output.
+
+    A line `progress N` on standard error says that N per cent are done.
+    """
+
+    command: list[str]
+    timeout: float
+
+
+class Gateways(Section, frozen=True, kw_only=True):
+    """The fleet of SIP media gateways."""
+
+    address: str
+    ports: Ports
+    profiles: dict[str, Profile]
+    transcribe: Transcribe
+    # Seconds a stopped gateway's actor stays before it is put away.
+    linger: float
+    # Starts under way at once; more wait their turn.
+    starting_at_once: int
+    # Hosts that `rtmp_dst` may name, with `*` as a wildcard.
+    stream_hosts: list[str]
+
+
+class Config(Section, frozen=True, kw_only=True):
+    """The whole file."""
+
+    state: str
+    server: Server
+    auth: Auth
+    limits: Limits
+    retention: Retention
+    log: Log
+    gateways: Gateways
