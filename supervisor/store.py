@@ -77,6 +77,8 @@ class Store:
         self._head = database.head
         self.failing: str | None = None
         self.failing_since: str | None = None
+        # What the daily look at the whole file found, if it is damaged.
+        self.damaged: str | None = None
         self.commits = 0
         self.commands = 0
 

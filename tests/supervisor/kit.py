@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import random
+import sqlite3
+import threading
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
+import sqlite_utils
 import trio
+from sqlite_utils import Migrations
 
 from supervisor.actor import LATER, Actor
 from supervisor.backoff import Backoff
+from supervisor.bus import RING, EventLog
 from supervisor.child import Child, State
+from supervisor.database import Database
 from supervisor.errors import Rejected
+from supervisor.event import Event
 from supervisor.intensity import Intensity
 from supervisor.mailbox import Ask, Message, Overflow
 from supervisor.ref import Ref
 from supervisor.reply import Reply
 from supervisor.service import Context, Service
 from supervisor.spec import Cause, ChildSpec, Restart, StopReason, Strategy
+from supervisor.store import Store
 from supervisor.system import Happening, System
+from supervisor.transaction import Reading, Row, Transaction
 from supervisor.tree import Root, Supervisor
 
 SHUTDOWN = StopReason(Cause.SHUTDOWN, "test over")
@@ -303,3 +314,72 @@ async def scribe(
     tree = await Tree([ChildSpec(**whole)]).start(nursery)  # type: ignore[arg-type]
     child = tree.child("scribe")
     return child.ref, child, tree
+
+
+# -- a store ----------------------------------------------------------------------
+
+
+class Bench:
+    """A store whose writer runs in a tree, its log, and what was published."""
+
+    def __init__(
+        self, folder: Path, migrations: Sequence[Migrations] = (), *, ring: int = RING
+    ) -> None:
+        self.database = Database(folder, migrations)
+        self.log = EventLog(self.database.epoch, self.database.head, self.database.first, ring=ring)
+        self.published: list[Event] = []
+        self.on_publish: Callable[[list[Event]], None] = self.published.extend
+        self.store = Store(self.database, self._publish)
+        self.tree = Tree([ChildSpec("store", self.store.writer, grace=20.0)])
+
+    def _publish(self, events: list[Event]) -> None:
+        self.log.publish(events)
+        self.on_publish(events)
+
+    async def start(self, nursery: trio.Nursery) -> Bench:
+        await self.tree.start(nursery)
+        return self
+
+    async def close(self) -> None:
+        await self.tree.stop()
+        self.store.close()
+        self.database.close()
+
+    def rows(self, sql: str) -> list[Row]:
+        """What somebody else sees in the file: only what is committed."""
+        with closing(sqlite3.connect(self.database.path)) as other:
+            return other.execute(sql).fetchall()
+
+
+def put(tx: Transaction, word: str) -> int:
+    """Keep a word, and tell of it."""
+    tx.execute("INSERT INTO words (word) VALUES (?)", (word,))
+    return tx.emit("word.kept", f"word/{word}", {"word": word})
+
+
+def words(db: Reading) -> list[str]:
+    return [word for (word,) in db.all("SELECT word FROM words ORDER BY rowid")]
+
+
+word_migrations = Migrations("words")
+
+
+@word_migrations(name="0001_words")
+def _words(db: sqlite_utils.Database) -> None:
+    db.execute("CREATE TABLE words (word TEXT PRIMARY KEY)")
+
+
+class Gate:
+    """A command that keeps the writer's thread busy until it is opened."""
+
+    def __init__(self) -> None:
+        self.entered = trio.Event()
+        self._token = trio.lowlevel.current_trio_token()
+        self._open = threading.Event()
+
+    def __call__(self, _tx: Transaction) -> None:
+        self._token.run_sync_soon(self.entered.set)
+        assert self._open.wait(30)
+
+    def open(self) -> None:
+        self._open.set()
