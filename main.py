@@ -1,1 +1,376 @@
-"""The composition root."""
+"""The composition root: the list of children below is the architecture.
+
+The one module that may import from all packages.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import trio
+
+from actors.gateway import records as gateway_records
+from actors.gateway.messages import ProfileChanged, RouterMessage
+from actors.gateway.router import Directory, RouterActor
+from actors.gateway.services import Services
+from actors.reconcile import Current, Reconciler, Reload
+from actors.retention import Keeper, Rule
+from api import idempotency, tokens
+from api.app import App
+from api.auth import Authenticator, Identity, digest
+from api.cli import systemd
+from api.cli.base import config_option, fail, load_or_exit
+from api.cli.commands import cli
+from api.dispatch import Dispatcher
+from api.gateway import GatewayApi
+from api.idempotency import Idempotency
+from api.operation import Table
+from api.server import Listeners
+from api.streams import Streams
+from api.system import Appliance, SystemApi
+from config.diff import changed_profiles
+from config.load import find, load
+from config.model import Config
+from supervisor import log as logs
+from supervisor import orphans
+from supervisor.bus import EventLog
+from supervisor.database import Database
+from supervisor.errors import ActorDown, AskExpired, Fatal, MailboxFull, Rejected, StartFailed
+from supervisor.intensity import Intensity
+from supervisor.log import logger
+from supervisor.orphans import Registry
+from supervisor.ref import Ref
+from supervisor.spec import Cause, ChildSpec, StopReason, Strategy
+from supervisor.store import Store
+from supervisor.system import Happening, System
+from supervisor.transaction import Reading, Transaction
+from supervisor.tree import Place, Root, Supervisor
+
+ADMIN_TOKEN = "admin.token"  # noqa: S105 - a file's name
+# Some more than the children need together: past it, the process ends without them.
+SHUTDOWN = 40.0
+
+
+class Switchboard:
+    """One appliance: built, then run. Everything that is shared is made here and handed down."""
+
+    def __init__(self, config: Config, reload: Callable[[], Config]) -> None:
+        self.current = current = Current(config)
+        self.folder = folder = Path(config.state).absolute()
+        self.database = Database(folder, [gateway_records.migrations, tokens.migrations])
+        self.log = EventLog(self.database.epoch, self.database.head, self.database.first)
+        self.store = store = Store(self.database, self.log.publish)
+        self.registry = Registry(self.database.instance, self.database.boot)
+        self.system = System(listener=self._happened)
+        self.authenticator = Authenticator()
+        self.authenticator.configure(config.auth)
+        self.started = time.time()
+
+        self.services = Services(
+            store=store,
+            registry=self.registry,
+            settings=lambda: current.config.gateways,
+            folder=folder,
+            node=socket.gethostname(),
+            starting=trio.CapacityLimiter(config.gateways.starting_at_once),
+        )
+        self.directory = Directory()
+        self.members = Supervisor()
+        self.listeners: Listeners
+        self.supervisor = Supervisor(
+            [
+                ChildSpec("store", store.writer, significant=True, grace=10.0),
+                ChildSpec("guardian", self.registry.service, intensity=Intensity(20, 60)),
+                ChildSpec("retention", self._keeper),
+                ChildSpec("gateways", self._fleet, grace=25.0),
+                ChildSpec("config", lambda: self._reconciler(reload)),
+                ChildSpec("api", self._api, significant=True, grace=15.0),
+            ],
+        )
+        self.root = Root(self.supervisor, self.system)
+        self.router: Ref[RouterMessage] = Ref(Place(lambda: self.supervisor, "gateways", "router"))
+        self.reconciler: Ref[Reload] = Ref(Place(lambda: self.supervisor, "config"))
+        self._build_api()
+
+    def _build_api(self) -> None:
+        current = self.current
+        appliance = Appliance(
+            root=self.root.child,
+            store=self.store,
+            log=self.log,
+            authenticator=self.authenticator,
+            reconciler=self.reconciler,
+            folder=self.folder,
+            started=self.started,
+            counts=self._counts,
+            document=lambda: self.app.openapi_json,
+        )
+        table = Table(
+            [
+                *GatewayApi(self.router, self.directory).operations(),
+                *SystemApi(appliance).operations(),
+            ]
+        )
+        dispatcher = Dispatcher(
+            table,
+            self.authenticator,
+            Idempotency(self.store),
+            lambda: current.config.limits,
+            self.database.boot,
+        )
+        self.streams = Streams(self.log, self.store, dispatcher)
+        self.app = App(dispatcher, self.streams)
+
+    # -- the children: a new instance for each incarnation ----------------------
+
+    def _keeper(self) -> Keeper:
+        rules: list[Rule] = [
+            (gateway_records.forget_old, lambda r: r.gateway_days),
+            (idempotency.forget_old, lambda r: r.idempotency_hours / 24),
+        ]
+        return Keeper(self.store, self.log, lambda: self.current.config.retention, rules)
+
+    def _fleet(self) -> Supervisor:
+        return Supervisor(
+            [
+                ChildSpec("fleet", self._new_members, grace=20.0),
+                ChildSpec("router", self._router, grace=2.0),
+            ],
+            Strategy.REST_FOR_ONE,
+        )
+
+    def _new_members(self) -> Supervisor:
+        self.members = Supervisor()
+        return self.members
+
+    def _router(self) -> RouterActor:
+        return RouterActor(self.services, self.members, self.directory)
+
+    def _api(self) -> Listeners:
+        current = self.current
+        self.listeners = Listeners(
+            self.app, lambda: current.config.server, lambda: current.config.limits
+        )
+        return self.listeners
+
+    def _reconciler(self, reload: Callable[[], Config]) -> Reconciler:
+        return Reconciler(
+            self.current,
+            reload,
+            self.store,
+            [self._apply_listeners, self._apply_rest, self._apply_profiles],
+        )
+
+    # -- a reload -------------------------------------------------------------
+
+    async def _apply_listeners(self, old: Config, new: Config) -> None:
+        if old.server != new.server or old.limits != new.limits:
+            await self.listeners.apply()
+
+    async def _apply_rest(self, old: Config, new: Config) -> None:
+        if old.auth != new.auth:
+            self.authenticator.configure(new.auth)
+        if old.log != new.log:
+            logs.configure(new.log.level)
+        self.services.starting.total_tokens = new.gateways.starting_at_once
+
+    async def _apply_profiles(self, old: Config, new: Config) -> None:
+        for name in changed_profiles(old, new):
+            for gw_id in await self.store.read(gateway_records.live_of, name):
+                ref = self.directory.find(gw_id)
+                if ref is not None:
+                    with suppress(ActorDown, MailboxFull):
+                        ref.tell(ProfileChanged())
+
+    # -- what happens in the tree ----------------------------------------------
+
+    def _happened(self, happening: Happening) -> None:
+        self.store.submit(
+            _tell_happening,
+            happening.kind,
+            happening.path,
+            str(happening.reason),
+            happening.restarts,
+        )
+
+    def _counts(self) -> dict[str, int]:
+        return {
+            "connections": self.listeners.connections,
+            "subscribers": self.streams.subscribers,
+            "requests": self.app.dispatcher.requests,
+            "commits": self.store.commits,
+            "commands": self.store.commands,
+            "writes_waiting": self.store.waiting,
+            "gateways_live": len(self.directory.refs),
+            "processes": len(self.registry.groups),
+        }
+
+    # -- life -----------------------------------------------------------------
+
+    async def prepare(self) -> str | None:
+        """Before the tree starts: end what is left from before, and see that there is a token.
+
+        Returns the admin token if it was made now. What it found and did is the first write.
+        """
+        database = self.database
+        with database.reader() as connection:
+            reading = Reading(connection)
+            known = orphans.noted(reading)
+            identities = tokens.identities(reading)
+        ended = await trio.to_thread.run_sync(
+            orphans.sweep, database.instance, database.boot, known
+        )
+        for pid, owner in ended:
+            logger.warning("orphan_ended", pid=pid, owner=owner)
+        made = None if identities else tokens.fresh()
+        if made is not None:
+            identities[digest(made)] = Identity("admin", frozenset({"*"}))
+        self.authenticator.store_holds(identities)
+
+        def first(tx: Transaction) -> None:
+            orphans.forget_all(tx, ended)
+            if made is not None:
+                tokens.add(tx, "admin", made, ["*"])
+            tx.emit("system.started", "system/appliance", {"boot": database.boot})
+
+        self.store.submit(first)
+        return made
+
+    async def run(self, on_ready: Callable[[], None]) -> None:
+        """Run until stopped. Raises StartFailed when a significant part cannot be kept running."""
+
+        async def when_ready() -> None:
+            await self.root.child.settled()
+            on_ready()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(when_ready)
+            await self.root.run()
+            nursery.cancel_scope.cancel()
+
+    def stop(self, why: str) -> None:
+        """Begin the ordered stop."""
+        self.streams.stopping.set()
+        self.store.submit(_tell_stopping, why)
+        self.root.stop(StopReason(Cause.SHUTDOWN, why))
+
+    async def reload(self) -> None:
+        """As SIGHUP does: what is wrong is in the log and in an event."""
+        try:
+            await self.reconciler.ask(Reload(), 30.0)
+        except (Rejected, ActorDown, MailboxFull, AskExpired) as error:
+            logger.error("reload_failed", error=str(error))
+
+    def close(self) -> None:
+        """Give the state folder free."""
+        self.database.close()
+
+
+def _tell_happening(tx: Transaction, kind: str, path: str, reason: str, restarts: int) -> None:
+    tx.emit(f"actor.{kind}", f"actor{path}", {"reason": reason, "restarts": restarts})
+
+
+def _tell_stopping(tx: Transaction, why: str) -> None:
+    tx.emit("system.stopping", "system/appliance", {"reason": why})
+
+
+# -- the process ----------------------------------------------------------------
+
+
+async def _signals(board: Switchboard, give_up: trio.CancelScope) -> None:
+    """TERM and INT stop in order, a second one at once; HUP reloads."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
+        stopping = False
+        async for number in received:
+            if number == signal.SIGHUP:
+                logger.info("signal", name="SIGHUP")
+                await board.reload()
+            elif stopping:
+                logger.warning("stop_cut_short")
+                give_up.cancel()
+            else:
+                stopping = True
+                give_up.deadline = trio.current_time() + SHUTDOWN
+                systemd.notify("STOPPING=1")
+                board.stop(signal.Signals(number).name)
+
+
+async def _serve(config: Config, reload: Callable[[], Config]) -> None:
+    board = Switchboard(config, reload)
+    try:
+        made = await board.prepare()
+        if made is not None:
+            write_token(board.folder / ADMIN_TOKEN, made)
+
+        def on_ready() -> None:
+            systemd.notify("READY=1")
+            logger.info("ready", seconds=round(time.time() - board.started, 3))
+            if sys.stderr.isatty():
+                addresses = " ".join(board.listeners.addresses)
+                sys.stderr.write(f"Switchboard is ready: {addresses} (documentation: /docs)\n")
+
+        with trio.CancelScope() as give_up:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_signals, board, give_up)
+                nursery.start_soon(systemd.keep_alive)
+                await board.run(on_ready)
+                nursery.cancel_scope.cancel()
+    finally:
+        board.close()
+
+
+def write_token(path: Path, token: str) -> None:
+    """The first token, readable by the owner alone."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(token + "\n")
+
+
+@cli.command()
+@config_option
+def serve(config: Path | None) -> None:
+    """Run the appliance in the foreground."""
+    path = find(config)
+    settings = load_or_exit(path)
+    logs.configure(settings.log.level)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    try:
+        trio.run(_serve, settings, lambda: load(path))
+    except BaseExceptionGroup as group:
+        _explain(group)
+    except (Fatal, StartFailed, OSError) as error:
+        _explain(BaseExceptionGroup("", [error]))
+
+
+def _explain(group: BaseExceptionGroup[BaseException]) -> None:
+    """End the process with what is wrong, in words; a bug keeps its traceback."""
+    fatal, _ = group.split(Fatal)
+    if fatal is not None:
+        fail(str(_leaf(fatal)), 3)
+    known, bugs = group.split((StartFailed, OSError))
+    if bugs is not None or known is None:
+        raise group
+    fail(str(_leaf(known)), 1)
+
+
+def _leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def main() -> None:
+    """The `switchboard` command."""
+    cli()
+
+
+if __name__ == "__main__":
+    main()

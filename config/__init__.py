@@ -1,1 +1,3 @@
 """Configuration: its typed model, its loading with errors that say where, and what changed."""
+
+VERSION = "0.1.0"

@@ -92,6 +92,7 @@ class EventLog:
     def reader(self, since: str | None, topics: Topics, store: Store) -> Reader:
         """A reader from the event after the token `since`; from now on without one.
 
+        `0` stands for the oldest event that is kept.
         Raises TokenError. What it cannot have it is told by a Gap from its first `read`.
         """
         if since is None:

@@ -50,6 +50,7 @@ class Child:
     __slots__ = (
         "_changed",
         "_context",
+        "_prepared",
         "_revive",
         "_scope",
         "ended",
@@ -87,6 +88,7 @@ class Child:
         self.ended = False
         self.state = State.WAITING
         self.since = time.time()
+        self._prepared = False
         self._scope: trio.CancelScope | None = None
         self._context: Context | None = None
         self._changed: trio.Event | None = None
@@ -220,6 +222,15 @@ class Child:
                 return True
             state, seconds = State.WAITING, math.inf
 
+    def prepare(self) -> tuple[Service, Context]:
+        """Make the next incarnation's service and mailbox, if they are not there already."""
+        if self.service is None or self._context is None or not self._prepared:
+            self._prepared = True
+            self.service = self.spec.start()
+            self._context = Context(self)
+            self.mailbox = self.service.open_mailbox(self.path)
+        return self.service, self._context
+
     async def _incarnation(self) -> StopReason:
         self.ready_at = None
         self.become(State.STARTING)
@@ -228,11 +239,9 @@ class Child:
             deadline=trio.current_time() + self.spec.ready_timeout
         )
         try:
-            service = self.service = self.spec.start()
-            self._context = Context(self)
-            self.mailbox = service.open_mailbox(self.path)
+            service, context = self.prepare()
             with scope:
-                await self._run_service(service, self._context)
+                await self._run_service(service, context)
         except Fatal:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is a crash of the child
@@ -280,6 +289,7 @@ class Child:
         if mailbox is not None:
             mailbox.close(str(reason))
         self._scope = None
+        self._prepared = False
 
     # -- stop and restart -----------------------------------------------------
 

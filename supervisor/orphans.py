@@ -57,9 +57,13 @@ class Registry:
             self._tell(f"-{pid}\n")
 
     def _tell(self, line: str) -> None:
-        if self._guardian is not None and self._guardian.stdin is not None:
+        if self._guardian is not None:
+            self._send(self._guardian, line)
+
+    def _send(self, to: subprocess.Popen[bytes], line: str) -> None:
+        if to.stdin is not None:
             try:
-                os.write(self._guardian.stdin.fileno(), line.encode())
+                os.write(to.stdin.fileno(), line.encode())
             except (BrokenPipeError, BlockingIOError) as error:
                 # Its service notices that it is gone, and tells the next one all of it.
                 logger.warning("guardian_unreachable", error=str(error))
@@ -85,13 +89,14 @@ class Registry:
         return self._guardian
 
     def end_guard(self) -> None:
-        """Say farewell: everything has been stopped in order."""
-        if self._guardian is not None:
-            self._tell("bye\n")
-            if self._guardian.stdin is not None:
-                self._guardian.stdin.close()
-            self._guardian.wait(5)
-            self._guardian = None
+        """Say farewell, if it is still there: everything has been stopped in order."""
+        ended, self._guardian = self._guardian, None
+        if ended is not None:
+            if ended.poll() is None:
+                self._send(ended, "bye\n")
+            if ended.stdin is not None:
+                ended.stdin.close()
+            ended.wait(5)
 
 
 class _Guardian(Service):
@@ -109,8 +114,7 @@ class _Guardian(Service):
                 if process.poll() is not None:
                     raise RuntimeError(f"the guardian ended with status {process.returncode}")
         finally:
-            if process.poll() is None:
-                await trio.to_thread.run_sync(self._registry.end_guard)
+            self._registry.end_guard()
 
 
 # -- the store's side -----------------------------------------------------------

@@ -17,8 +17,13 @@ ASK_TIMEOUT = 5.0
 class Cell(Protocol):
     """Where the current incarnation's mailbox is found."""
 
-    path: str
-    mailbox: Mailbox | None
+    @property
+    def path(self) -> str:
+        """Where in the tree."""
+
+    @property
+    def mailbox(self) -> Mailbox | None:
+        """None while there is no incarnation."""
 
     @property
     def down_reason(self) -> str:

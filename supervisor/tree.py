@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import trio
 
 from supervisor.child import Child, State, first_of
 from supervisor.errors import Fatal, StartFailed
 from supervisor.log import logger
+from supervisor.mailbox import Mailbox
 from supervisor.service import Context, Service
 from supervisor.spec import Cause, ChildSpec, StopReason, Strategy
 from supervisor.system import System
@@ -77,7 +78,10 @@ class Supervisor(Service):
             raise StartFailed("the supervisor is not running")
         if spec.id in self._dynamic:
             raise ValueError(f"child {spec.id!r} exists already")
-        child = self._dynamic[spec.id] = self._place(spec)
+        child = self._place(spec)
+        # Its mailbox is there from now on: what is sent before its first turn waits in it.
+        child.prepare()
+        self._dynamic[spec.id] = child
         self._nursery.start_soon(child.live, name=child.path)
         return child
 
@@ -152,6 +156,40 @@ class Supervisor(Service):
 async def _up_or_ended(child: Child) -> None:
     while child.state is not State.RUNNING and not child.ended:
         await child.change()
+
+
+class Place:
+    """A place in the tree by the ids on the way to it, found when it is used.
+
+    For a Ref that must exist before the tree runs.
+    """
+
+    def __init__(self, top: Callable[[], Supervisor], *ids: str) -> None:
+        self._top = top
+        self._ids = ids
+        self.path = "/" + "/".join(ids)
+
+    def _child(self) -> Child | None:
+        service: Service | None = self._top()
+        child = None
+        for id in self._ids:
+            child = service.child(id) if isinstance(service, Supervisor) else None
+            if child is None:
+                return None
+            service = child.service
+        return child
+
+    @property
+    def mailbox(self) -> Mailbox | None:
+        """See ref.Cell."""
+        child = self._child()
+        return None if child is None else child.mailbox
+
+    @property
+    def down_reason(self) -> str:
+        """See ref.Cell."""
+        child = self._child()
+        return "not started yet" if child is None else child.down_reason
 
 
 class Root:

@@ -214,7 +214,11 @@ class GatewayActor(Actor[Any]):
         if record is not None and record.state is not State.DOWN and start.key is not None:
             if record.start_key == start.key and record.state is State.UP:
                 return Started("working", self._gw_id)
-            if record.start_key == start.key and record.state is State.STARTING:
+            if record.start_key == start.key and record.state in (
+                State.STARTING,
+                State.RESTARTING,
+                State.BACKOFF,
+            ):
                 self._starters.append(self.defer())
                 return LATER
         state = record.state if record is not None else State.DOWN
@@ -286,13 +290,13 @@ class GatewayActor(Actor[Any]):
         record.state, effects = machine.step(before, event)
         if Effect.SAVE in effects:
             record.changed = timestamp()
-            type = _TOLD.get(record.state) or (
+            kind = _TOLD.get(record.state) or (
                 "gateway.stopped" if before in (State.STOPPING, State.BACKOFF) else "gateway.failed"
             )
             if before is State.BACKOFF and record.state is State.DOWN:
                 self._generation += 1
             try:
-                await self._save(type, data or {})
+                await self._save(kind, data or {})
             except Rejected:
                 if not isinstance(event, machine.Exited):
                     record.state = before
@@ -448,13 +452,10 @@ class GatewayActor(Actor[Any]):
         self._launch = None
         self.context.os_pid = None
         self._stop_stream()
-        for type, data in self._calls.clear():
-            await self._announce(type, data)
-        if message.port_taken and record.state in (State.STARTING, State.RESTARTING):
-            if self._moves < MAX_MOVES and record.slot is not None:
-                self._moves += 1
-                self._tell_router(SlotTaken(self._gw_id, record.slot))
-                return
+        for kind, data in self._calls.clear():
+            await self._announce(kind, data)
+        if message.port_taken and self._may_move(record):
+            return
         stopping = record.state is State.STOPPING
         record.detail = "stopped" if stopping else message.reason
         again = not stopping and self._may_retry(message)
@@ -462,6 +463,16 @@ class GatewayActor(Actor[Any]):
             record.restarts += 1
         await self._step(machine.Exited(again), {"reason": record.detail})
         self.spawn(self._media.finish_all)
+
+    def _may_move(self, record: Record) -> bool:
+        """Its ports are taken while it starts: ask for others. False when that was tried enough."""
+        if record.state not in (State.STARTING, State.RESTARTING) or record.slot is None:
+            return False
+        if self._moves >= MAX_MOVES:
+            return False
+        self._moves += 1
+        self._tell_router(SlotTaken(self._gw_id, record.slot))
+        return True
 
     def _may_retry(self, message: LaunchEnded) -> bool:
         """By the profile's policy, and only so often; also counts the failure."""
@@ -512,10 +523,10 @@ class GatewayActor(Actor[Any]):
         told = self._calls.take(event, trio.current_time())
         if told:
             await self._write_or_log(records.tell_all, self._gw_id, told)
-        for type, _data in told:
-            if type == "gateway.call_established":
+        for kind, _data in told:
+            if kind == "gateway.call_established":
                 self._start_stream()
-            elif type == "gateway.call_closed":
+            elif kind == "gateway.call_closed":
                 if not self._calls.talking:
                     self._stop_stream()
                 self.spawn(self._media.finish_all)

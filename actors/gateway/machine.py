@@ -104,7 +104,8 @@ def _stop(state: State, force: bool) -> Step:
         case State.STARTING:
             return State.STOPPING, (Effect.SAVE, Effect.ANSWER_INTERRUPTED, end, Effect.JOIN_STOP)
         case State.UP | State.RESTARTING:
-            return State.STOPPING, (Effect.SAVE, end, Effect.JOIN_STOP)
+            # While it restarts, whoever repeated the start with its key may be waiting.
+            return State.STOPPING, (Effect.SAVE, Effect.ANSWER_INTERRUPTED, end, Effect.JOIN_STOP)
         case State.STOPPING:
             # A start that waits for this stop is overtaken by the newer stop.
             effects = (Effect.ANSWER_INTERRUPTED, Effect.JOIN_STOP)
@@ -112,13 +113,9 @@ def _stop(state: State, force: bool) -> Step:
 
 
 def _ready(state: State) -> Step:
-    match state:
-        case State.STARTING:
-            return State.UP, (Effect.SAVE, Effect.ANSWER_STARTED)
-        case State.RESTARTING:
-            return State.UP, (Effect.SAVE,)
-        case _:
-            return state, ()
+    if state in (State.STARTING, State.RESTARTING):
+        return State.UP, (Effect.SAVE, Effect.ANSWER_STARTED)
+    return state, ()
 
 
 def _exited(state: State, again: bool) -> Step:
@@ -129,7 +126,7 @@ def _exited(state: State, again: bool) -> Step:
         case State.UP | State.RESTARTING if again:
             return State.BACKOFF, (Effect.SAVE, Effect.SCHEDULE_RETRY)
         case State.UP | State.RESTARTING:
-            return State.DOWN, (Effect.SAVE,)
+            return State.DOWN, (Effect.SAVE, Effect.ANSWER_FAILED)
         case State.STOPPING:
             return State.DOWN, (Effect.SAVE, Effect.ANSWER_STOPPED)
         case _:

@@ -119,8 +119,8 @@ def save_and_tell(tx: Transaction, record: Record, type: str, data: Json) -> Non
 
 def tell_all(tx: Transaction, gw_id: str, told: Sequence[tuple[str, Json]]) -> None:
     """Events of a gateway that change no state that is kept."""
-    for type, data in told:
-        tx.emit(type, f"gateway/{gw_id}", data)
+    for kind, data in told:
+        tx.emit(kind, f"gateway/{gw_id}", data)
 
 
 def _record(row: Row) -> Record:
@@ -139,6 +139,12 @@ def live(db: Reading) -> list[tuple[str, int | None]]:
         (gw_id, slot)
         for gw_id, slot in db.all("SELECT gw_id, slot FROM gateways WHERE state <> 'down'")
     ]
+
+
+def live_of(db: Reading, main_app: str) -> list[str]:
+    """Gateways of a profile that are not down."""
+    rows = db.all("SELECT gw_id FROM gateways WHERE state <> 'down' AND main_app = ?", (main_app,))
+    return [gw_id for (gw_id,) in rows]
 
 
 def page(db: Reading, after: str, limit: int, state: str | None) -> list[Record]:

@@ -1,0 +1,115 @@
+"""The configuration in force, and its reload: load, compare, apply just the difference.
+
+A file that cannot be used changes nothing; that it was tried is an event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+import msgspec
+import trio
+
+from config.diff import Change, diff
+from config.model import Config
+from config.source import ConfigError
+from supervisor.actor import Actor
+from supervisor.errors import Rejected
+from supervisor.log import logger
+from supervisor.mailbox import Ask
+from supervisor.store import Store
+from supervisor.transaction import Transaction
+
+
+class Current:
+    """The configuration in force; the reconciler alone sets it."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+
+class Reloaded(msgspec.Struct, frozen=True):
+    """What a reload changed, or would change."""
+
+    applied: bool
+    changes: list[Change]
+
+
+@dataclass(frozen=True, slots=True)
+class Reload(Ask[Reloaded]):
+    """Load the file again; with `dry`, only say what would change."""
+
+    dry: bool = False
+
+
+Applier = Callable[[Config, Config], Awaitable[None]]
+
+
+class Reconciler(Actor[Any]):
+    """`appliers` bring one part of the appliance to a new configuration, given old and new.
+
+    The first may refuse by raising OSError; then nothing is changed.
+    """
+
+    def __init__(
+        self,
+        current: Current,
+        load: Callable[[], Config],
+        store: Store,
+        appliers: Sequence[Applier],
+    ) -> None:
+        self._current = current
+        self._load = load
+        self._store = store
+        self._appliers = appliers
+
+    async def handle(self, message: Reload) -> object:
+        """See Actor.handle."""
+        match message:
+            case Reload(dry):
+                return await self._reload(dry)
+            case _:
+                assert_never(message)
+
+    async def _reload(self, dry: bool) -> Reloaded:
+        try:
+            new = await trio.to_thread.run_sync(self._load)
+        except ConfigError as error:
+            problems = [str(p) for p in error.problems]
+            if not dry:
+                await self._failed(problems)
+            raise Rejected(
+                "invalid", "the configuration cannot be used", {"problems": problems}
+            ) from error
+        old = self._current.config
+        changes = diff(old, new)
+        if dry or not changes:
+            return Reloaded(applied=not dry, changes=changes)
+        self._current.config = new
+        try:
+            for applier in self._appliers:
+                await applier(old, new)
+        except OSError as error:
+            self._current.config = old
+            await self._failed([str(error)])
+            raise Rejected("conflict", f"nothing was changed: {error}") from error
+        told = [{"path": c.path, "effect": c.effect} for c in changes]
+        await self._announce("config.reloaded", {"changes": told})
+        logger.info("config_reloaded", changes=[c.path for c in changes])
+        return Reloaded(applied=True, changes=changes)
+
+    async def _failed(self, problems: list[str]) -> None:
+        logger.error("config_refused", problems=problems)
+        await self._announce("config.refused", {"problems": problems})
+
+    async def _announce(self, type: str, data: dict[str, Any]) -> None:
+        try:
+            await self._store.write(_emit, type, data)
+        except Rejected as error:
+            logger.error("event_not_kept", event_type=type, error=str(error))
+
+
+def _emit(tx: Transaction, type: str, data: dict[str, Any]) -> None:
+    tx.emit(type, "system/config", data)

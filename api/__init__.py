@@ -1,0 +1,1 @@
+"""The HTTP and WebSocket surfaces: thin, built from one table of operations."""

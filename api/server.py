@@ -1,0 +1,263 @@
+"""Listeners: accept, bound, guard, and hand each connection to hypercorn.
+
+hypercorn shields its writes and waits for ever for a client that does not read; and it has no
+limit on connections. Both are mended here, by what is put between it and the socket.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import ssl
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import trio
+from hypercorn.config import Config as HypercornConfig
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+from hypercorn.utils import wrap_app
+
+from config.check import split_address
+from config.model import Limits, Server, Tls
+from supervisor.log import logger
+from supervisor.service import Context, Service
+
+# A connection whose socket was closed gets this long to unwind, in seconds.
+UNWIND = 5.0
+BACKLOG = 512
+# Out of file descriptors, accepting rests for a moment.
+REST = 0.1
+
+
+class GuardedStream(trio.abc.HalfCloseableStream):
+    """A socket stream with a deadline on each write and a way to end it from outside."""
+
+    def __init__(self, stream: trio.SocketStream, write_timeout: float) -> None:
+        self._stream = stream
+        self._write_timeout = write_timeout
+        self.scope = trio.CancelScope()
+        self.socket = stream.socket
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send, or break the connection: a client that does not read is none."""
+        with trio.move_on_after(self._write_timeout) as timeout:
+            await self._stream.send_all(data)
+        if timeout.cancelled_caught:
+            await trio.aclose_forcefully(self._stream)
+            raise trio.BrokenResourceError("the client does not read")
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """See trio.abc.SendStream."""
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """See trio.abc.ReceiveStream."""
+        return await self._stream.receive_some(max_bytes)
+
+    async def send_eof(self) -> None:
+        """See trio.abc.HalfCloseableStream."""
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        """Close; what still runs for this connection has a little time left."""
+        self.scope.deadline = min(self.scope.deadline, trio.current_time() + UNWIND)
+        await self._stream.aclose()
+
+    def abort(self) -> None:
+        """End it now: also a write that hypercorn has shielded."""
+        self.socket.close()
+        self.scope.cancel()
+
+
+class Listeners(Service):
+    """Serves an ASGI application on all configured addresses; they can change while it runs."""
+
+    def __init__(
+        self, app: Any, server: Callable[[], Server], limits: Callable[[], Limits]
+    ) -> None:
+        self._app = wrap_app(app, 0, "asgi")
+        self._server = server
+        self._limits = limits
+        self._hypercorn = _hypercorn_config(limits())
+        self._worker = WorkerContext(None)
+        self._open: dict[str, tuple[trio.SocketListener, trio.CancelScope]] = {}
+        self._streams: set[GuardedStream] = set()
+        self._per_address: Counter[str] = Counter()
+        self._nursery: trio.Nursery | None = None
+        self._handlers: trio.Nursery | None = None
+        self._gone: trio.Event | None = None
+        self._tls: tuple[Tls, ssl.SSLContext] | None = None
+        self.addresses: list[str] = []
+
+    async def run(self, context: Context) -> None:
+        """See Service.run."""
+        async with trio.open_nursery() as handlers:
+            self._handlers = handlers
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                await self.apply()
+                context.ready()
+                await context.stopped()
+                nursery.cancel_scope.cancel()
+            for listener, _ in self._open.values():
+                await listener.aclose()
+            await self._worker.terminated.set()
+            with trio.move_on_after(self._server().grace):
+                while self._streams:
+                    self._gone = trio.Event()
+                    await self._gone.wait()
+            for stream in list(self._streams):
+                stream.abort()
+            handlers.cancel_scope.cancel()
+
+    async def apply(self) -> None:
+        """Open what the configuration has now and close what it has no more. Raises OSError.
+
+        An address that is in both is not touched.
+        """
+        wanted = self._server().bind
+        self._hypercorn = _hypercorn_config(self._limits())
+        opened: list[tuple[str, trio.SocketListener]] = []
+        try:
+            for address in [a for a in wanted if a not in self._open]:
+                listener = await _listen(address)
+                opened.append((address, listener))
+        except OSError:
+            for _, listener in opened:
+                await listener.aclose()
+            raise
+        for address in [a for a in self._open if a not in wanted]:
+            listener, scope = self._open.pop(address)
+            scope.cancel()
+            await listener.aclose()
+        assert self._nursery is not None
+        for address, listener in opened:
+            scope = trio.CancelScope()
+            self._open[address] = (listener, scope)
+            self._nursery.start_soon(self._accept, listener, scope)
+        self.addresses = [_shown(entry[0], self._server().tls) for entry in self._open.values()]
+        logger.info("listening", addresses=self.addresses)
+
+    # -- connections ----------------------------------------------------------
+
+    async def _accept(self, listener: trio.SocketListener, scope: trio.CancelScope) -> None:
+        assert self._handlers is not None
+        with scope:
+            while True:
+                try:
+                    stream = await listener.accept()
+                except OSError as error:
+                    if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+                        raise
+                    logger.error("accept_failed", error=str(error))
+                    await trio.sleep(REST)
+                    continue
+                self._handlers.start_soon(self._connection, stream)
+
+    async def _connection(self, stream: trio.SocketStream) -> None:
+        limits = self._limits()
+        try:
+            address = stream.socket.getpeername()[0]
+        except OSError:
+            await trio.aclose_forcefully(stream)
+            return
+        over = (
+            len(self._streams) >= limits.connections
+            or self._per_address[address] >= limits.connections_per_address
+        )
+        if over:
+            await _turn_away(stream)
+            return
+        guarded = GuardedStream(stream, limits.write_timeout)
+        self._streams.add(guarded)
+        self._per_address[address] += 1
+        try:
+            with guarded.scope:
+                server = TCPServer(
+                    self._app,
+                    self._hypercorn,
+                    self._worker,
+                    ConnectionState({}),
+                    self._secured(guarded),
+                )
+                await server.run()
+        except* (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as group:
+            logger.debug("connection_broke", address=address, error=repr(group.exceptions[0]))
+        finally:
+            self._streams.discard(guarded)
+            if self._gone is not None:
+                self._gone.set()
+            self._per_address[address] -= 1
+            if not self._per_address[address]:
+                del self._per_address[address]
+            await trio.aclose_forcefully(stream)
+
+    def _secured(self, stream: GuardedStream) -> Any:
+        tls = self._server().tls
+        if tls is None:
+            return stream
+        if self._tls is None or self._tls[0] != tls:
+            self._tls = (tls, tls_context(tls))
+        return trio.SSLStream(stream, self._tls[1], server_side=True, https_compatible=True)
+
+    @property
+    def connections(self) -> int:
+        """Open now."""
+        return len(self._streams)
+
+
+def tls_context(tls: Tls) -> ssl.SSLContext:
+    """For a server, TLS 1.2 and later. Raises OSError or ssl.SSLError for unusable files."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(tls.certificate, tls.key)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+async def _listen(address: str) -> trio.SocketListener:
+    host, port = split_address(address)
+    try:
+        return (await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG))[0]
+    except OSError as error:
+        raise OSError(error.errno, f"cannot listen on {address}: {error.strerror}") from error
+
+
+def _shown(listener: trio.SocketListener, tls: Tls | None) -> str:
+    host, port = listener.socket.getsockname()[:2]
+    host = f"[{host}]" if ":" in host else host
+    return f"{'https' if tls else 'http'}://{host}:{port}"
+
+
+async def _turn_away(stream: trio.SocketStream) -> None:
+    """Say 503 without reading: there is no room to do more."""
+    with trio.move_on_after(1.0):
+        try:
+            await stream.send_all(
+                b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n"
+                b"Content-Length: 0\r\nConnection: close\r\n\r\n"
+            )
+            await stream.send_eof()
+            # Closing with unread bytes would reset the connection under the answer.
+            while await stream.receive_some(4096):
+                continue
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
+            logger.debug("turned_away_gone", error=str(error))
+    await trio.aclose_forcefully(stream)
+
+
+def _hypercorn_config(limits: Limits) -> HypercornConfig:
+    config = HypercornConfig()
+    config.h11_max_incomplete_size = limits.header
+    config.keep_alive_timeout = limits.read_timeout
+    config.keep_alive_max_requests = 1_000_000_000
+    config.websocket_max_message_size = limits.body
+    config.include_server_header = False
+    config.max_app_queue_size = 16
+    # Its own logger is for its bugs only; requests are logged where they are dispatched.
+    config.errorlog = logging.getLogger("hypercorn")
+    config.accesslog = None
+    return config

@@ -1,0 +1,223 @@
+"""The log as streams: /ws and /events read it with a cursor and send what comes.
+
+A subscriber has no queue here. One that reads slowly falls behind in the log, is served from
+memory or from the database accordingly, and holds up nobody.
+"""
+
+from __future__ import annotations
+
+import urllib.parse
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import trio
+
+from api.dispatch import Dispatcher, Request, error_headers, unauthorized
+from api.errors import EVENTS, ApiError
+from supervisor.bus import EventLog, Gap, Reader, TokenError
+from supervisor.event import Topics, encode, timestamp
+from supervisor.store import Store
+
+HEARTBEAT = 30.0
+# The most events that go into one frame with `batch=1`.
+BATCH = 256
+MAX_TOPICS = 64
+
+SCOPE = "events:ro"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a subscriber asked for."""
+
+    topics: Topics
+    since: str | None
+    batch: bool
+    token: str | None
+
+
+def wanted(query: bytes, since: str | None = None) -> Wanted:
+    """From the query string: `since`, `topics` (commas), `batch`, `api_key`. Raises ApiError."""
+    try:
+        pairs = dict(
+            urllib.parse.parse_qsl(
+                query.decode("ascii"), keep_blank_values=True, max_num_fields=64, errors="strict"
+            )
+        )
+    except ValueError as error:
+        raise ApiError(400, "invalid", f"query: {error}") from error
+    names = pairs.get("topics", "").split(",")
+    if len(names) > MAX_TOPICS:
+        raise ApiError(400, "invalid", f"topics: at most {MAX_TOPICS}")
+    batch = pairs.get("batch", "0")
+    if batch not in ("0", "1", "true", "false"):
+        raise ApiError(400, "invalid", "batch: expected 0 or 1")
+    return Wanted(
+        Topics(names),
+        since or pairs.get("since") or None,
+        batch in ("1", "true"),
+        pairs.get("api_key"),
+    )
+
+
+class Streams:
+    """Counts the subscribers and ends them when the appliance stops."""
+
+    def __init__(
+        self, log: EventLog, store: Store, dispatcher: Dispatcher, heartbeat: float = HEARTBEAT
+    ) -> None:
+        self.log = log
+        self._store = store
+        self._dispatcher = dispatcher
+        self.heartbeat = heartbeat
+        self.subscribers = 0
+        self.stopping = trio.Event()
+
+    def open(self, want: Wanted) -> Reader:
+        """A reader for a new subscriber. Raises ApiError 400 or 503."""
+        limit = self._dispatcher.limits().subscribers
+        if self.subscribers >= limit:
+            headers = {"Retry-After": "5"}
+            raise ApiError(503, "too_many", f"{limit} subscribers already", headers=headers)
+        try:
+            return self.log.reader(want.since, want.topics, self._store)
+        except TokenError as error:
+            raise ApiError(400, "invalid", f"since: {error}") from error
+
+    # -- frames ---------------------------------------------------------------
+
+    def hello(self, reader: Reader, topics: Topics) -> bytes:
+        """The first frame: which log this is, and where the subscriber stands in it."""
+        return msgspec.json.encode(
+            {
+                "type": "hello",
+                "ts": timestamp(),
+                "epoch": self.log.epoch,
+                "token": reader.token,
+                "head": self.log.token(),
+                "topics": list(topics.names),
+                "heartbeat": self.heartbeat,
+            }
+        )
+
+    def beat(self, reader: Reader) -> bytes:
+        """Every 30 s: alive, and where to resume."""
+        return msgspec.json.encode(
+            {"type": "heartbeat", "ts": timestamp(), "token": reader.token, "behind": reader.behind}
+        )
+
+    def gap(self, gap: Gap) -> bytes:
+        """Events that the subscriber cannot have any more."""
+        return msgspec.json.encode(
+            {
+                "type": "gap",
+                "ts": timestamp(),
+                "reason": gap.reason,
+                "requested": gap.requested,
+                "resumed_at": self.log.token(gap.first - 1),
+            }
+        )
+
+    async def frames(self, reader: Reader, batch: bool, send: Callable[[bytes], Any]) -> None:
+        """Send events as frames until cancelled."""
+        while True:
+            found = await reader.read(BATCH)
+            if isinstance(found, Gap):
+                await send(self.gap(found))
+            elif batch and len(found) > 1:
+                token = reader.token.encode()
+                events = b",".join([encode(event) for event in found])
+                await send(b'{"type":"batch","token":"' + token + b'","events":[' + events + b"]}")
+            else:
+                for event in found:
+                    await send(encode(event))
+
+    async def beats(self, reader: Reader, send: Callable[[bytes], Any]) -> None:
+        """Send heartbeats until cancelled."""
+        while True:
+            await trio.sleep(self.heartbeat)
+            await send(self.beat(reader))
+
+    # -- server-sent events ---------------------------------------------------
+
+    async def serve_sse(self, request: Request, receive: Any, send: Any) -> None:
+        """GET /events; a `Last-Event-ID` header counts before `since`."""
+        try:
+            want = wanted(request.query, request.last_event_id)
+            self.authorize(request, want)
+            reader = self.open(want)
+        except ApiError as error:
+            body = EVENTS.body(error)
+            headers = [*error_headers(error), (b"content-length", b"%d" % len(body))]
+            await send({"type": "http.response.start", "status": error.status, "headers": headers})
+            await send({"type": "http.response.body", "body": body, "more_body": False})
+            return
+        headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        self.subscribers += 1
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._until_gone, receive, nursery)
+                nursery.start_soon(self._until_stop, nursery)
+                await self._sse(reader, want, send, nursery)
+        finally:
+            self.subscribers -= 1
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _sse(self, reader: Reader, want: Wanted, send: Any, nursery: trio.Nursery) -> None:
+        lock = trio.Lock()
+
+        async def write(text: bytes) -> None:
+            async with lock:
+                await send({"type": "http.response.body", "body": text, "more_body": True})
+
+        async def control(frame: bytes) -> None:
+            kind = msgspec.json.decode(frame)["type"].encode()
+            await write(b"event: " + kind + b"\ndata: " + frame + b"\n\n")
+
+        async def beats() -> None:
+            await self.beats(reader, control)
+
+        await control(self.hello(reader, want.topics))
+        nursery.start_soon(beats)
+        while True:
+            found = await reader.read(BATCH)
+            if isinstance(found, Gap):
+                await control(self.gap(found))
+                continue
+            epoch = self.log.epoch.encode()
+            await write(
+                b"".join(
+                    [
+                        b"id: %s:%d\nevent: %s\ndata: %s\n\n"
+                        % (epoch, e.seq, e.type.encode(), encode(e))
+                        for e in found
+                    ]
+                )
+            )
+
+    async def _until_gone(self, receive: Any, nursery: trio.Nursery) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            continue
+        nursery.cancel_scope.cancel()
+
+    async def _until_stop(self, nursery: trio.Nursery) -> None:
+        await self.stopping.wait()
+        nursery.cancel_scope.cancel()
+
+    # -- who may --------------------------------------------------------------
+
+    def authorize(self, request: Request, want: Wanted) -> None:
+        """The header's token or `?api_key=`. Sets the request's identity. Raises ApiError."""
+        authenticator = self._dispatcher.authenticator
+        token = request.token or want.token
+        identity = authenticator.identify(token)
+        if identity is None:
+            if authenticator.is_open("events") and not token:
+                return
+            raise unauthorized(token)
+        request.identity = identity
+        if not identity.allows(SCOPE):
+            raise ApiError(403, "forbidden", f"token {identity.name!r} lacks the scope {SCOPE}")
