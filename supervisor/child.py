@@ -147,6 +147,8 @@ class Child:
             while await self._next_life():
                 pass
         finally:
+            # It may have been prepared and stopped before its first turn: somebody may be waiting.
+            self._put_away(self.last_reason or StopReason(Cause.SHUTDOWN))
             self.ended = True
             self.become(State.ENDED)
             self.supervisor.forget(self)
@@ -225,10 +227,10 @@ class Child:
     def prepare(self) -> tuple[Service, Context]:
         """Make the next incarnation's service and mailbox, if they are not there already."""
         if self.service is None or self._context is None or not self._prepared:
-            self._prepared = True
             self.service = self.spec.start()
             self._context = Context(self)
             self.mailbox = self.service.open_mailbox(self.path)
+            self._prepared = True
         return self.service, self._context
 
     async def _incarnation(self) -> StopReason:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
 import trio
 
@@ -80,7 +81,9 @@ class Supervisor(Service):
             raise ValueError(f"child {spec.id!r} exists already")
         child = self._place(spec)
         # Its mailbox is there from now on: what is sent before its first turn waits in it.
-        child.prepare()
+        with suppress(Exception):
+            # What cannot be made is a crash of the child, at its first turn; not the caller's.
+            child.prepare()
         self._dynamic[spec.id] = child
         self._nursery.start_soon(child.live, name=child.path)
         return child
@@ -172,8 +175,8 @@ class Place:
     def _child(self) -> Child | None:
         service: Service | None = self._top()
         child = None
-        for id in self._ids:
-            child = service.child(id) if isinstance(service, Supervisor) else None
+        for part in self._ids:
+            child = service.child(part) if isinstance(service, Supervisor) else None
             if child is None:
                 return None
             service = child.service

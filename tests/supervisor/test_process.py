@@ -84,14 +84,14 @@ async def test_it_gets_what_it_needs_of_the_environment_its_own_and_the_marker(
 
 
 async def test_a_program_that_is_not_there_is_an_os_error_and_leaves_nothing(
-    nursery: trio.Nursery,
+    nursery: trio.Nursery, tmp_path: Path
 ) -> None:
     of = registry()
     with trio.fail_after(10):
         for command in (
             Command(["/nonexistent/program"]),
             Command(["true"], cwd=Path("/nonexistent")),
-            Command(["/etc/hostname"]),
+            Command([str(tmp_path)]),
         ):
             with pytest.raises(OSError, match=r"No such file|Permission denied"):
                 await nursery.start(Process(command, of).run)

@@ -8,13 +8,28 @@ from trio.abc import Clock
 from trio.testing import wait_all_tasks_blocked
 
 from supervisor.child import State
-from supervisor.errors import StartFailed, StoreCorrupt
+from supervisor.errors import ActorDown, StartFailed, StoreCorrupt
 from supervisor.inspect import quarantined_paths
 from supervisor.intensity import Intensity
+from supervisor.ref import Ref
+from supervisor.reply import Reply
 from supervisor.service import Context
 from supervisor.spec import Cause, ChildSpec, Restart, StopReason, Strategy
-from supervisor.tree import Supervisor
-from tests.supervisor.kit import EVEN, SHUTDOWN, Does, Part, Tree, reach
+from supervisor.tree import Place, Supervisor
+from tests.supervisor.kit import (
+    EVEN,
+    SHUTDOWN,
+    Crash,
+    Does,
+    Echo,
+    Note,
+    Part,
+    Protocol,
+    Scribe,
+    Tree,
+    Words,
+    reach,
+)
 
 BY_HAND = StopReason(Cause.BY_HAND, "operator")
 ONCE = Intensity(limit=1, seconds=60)
@@ -794,3 +809,68 @@ async def test_a_child_removed_while_it_starts_gets_its_grace_and_no_more(
     await child.stop(StopReason(Cause.REMOVED))
     assert trio.current_time() - began == pytest.approx(6.0)
     assert child.state is State.ENDED
+
+
+async def test_what_is_sent_to_a_dynamic_child_at_once_waits_for_its_first_turn(
+    nursery: trio.Nursery, autojump_clock: Clock
+) -> None:
+    tree = await Tree().start(nursery)
+    child = tree.supervisor.start_child(ChildSpec("a", Scribe))
+    child.ref.tell(Note("early"))
+    assert await child.ref.ask(Words()) == ["early"]
+
+
+async def test_who_waits_for_a_dynamic_child_that_never_runs_is_told_at_once(
+    nursery: trio.Nursery, autojump_clock: Clock
+) -> None:
+    tree = await Tree().start(nursery)
+    child = tree.supervisor.start_child(ChildSpec("a", Scribe))
+    reply: Reply[list[str]] = Reply(60)
+    child.ref.forward(Words(), reply)
+    began = trio.current_time()
+    await child.stop(StopReason(Cause.REMOVED))
+    with pytest.raises(ActorDown, match="removed"):
+        await reply.wait()
+    assert trio.current_time() == began
+    assert child.ended
+
+
+async def test_a_dynamic_child_that_cannot_be_made_is_a_crash_of_it_and_not_of_who_starts_it(
+    nursery: trio.Nursery, autojump_clock: Clock
+) -> None:
+    made = 0
+
+    def make() -> Scribe:
+        nonlocal made
+        made += 1
+        if made <= 3:
+            raise KeyError("no such thing")
+        return Scribe()
+
+    tree = await Tree().start(nursery)
+    child = tree.supervisor.start_child(ChildSpec("a", make, backoff=EVEN))
+    await reach(child, State.BACKOFF)
+    assert child.last_error == "KeyError: 'no such thing'"
+    await reach(child, State.RUNNING)
+    assert tree.kinds == ["crashed", "restarted", "crashed", "restarted"]
+    child.ref.tell(Note("works"))
+    assert await child.ref.ask(Words()) == ["works"]
+
+
+async def test_a_place_is_a_reference_from_before_the_tree_runs(
+    nursery: trio.Nursery, autojump_clock: Clock
+) -> None:
+    branch = ChildSpec("branch", lambda: Supervisor([ChildSpec("leaf", Scribe, backoff=EVEN)]))
+    tree = Tree([branch])
+    ref: Ref[Protocol] = Ref(Place(lambda: tree.supervisor, "branch", "leaf"))
+    assert ref.path == "/branch/leaf"
+    with pytest.raises(ActorDown):
+        ref.tell(Note("too early"))
+    await tree.start(nursery)
+    assert await ref.ask(Echo("there")) == "there"
+    await tree.child("branch").restart(BY_HAND)
+    assert await ref.ask(Words()) == []
+    ref.tell(Crash())
+    await wait_all_tasks_blocked()
+    with pytest.raises(ActorDown, match="ValueError: boom"):
+        ref.tell(Note("nobody there"))
