@@ -97,6 +97,8 @@ class EventLog:
         """
         if since is None:
             return Reader(self, store, self.head, topics, None)
+        if since == "0":
+            return Reader(self, store, self.first - 1, topics, None)
         epoch, _, number = since.rpartition(":")
         if not epoch or not (number.isascii() and number.isdigit()) or len(number) > 18:
             raise TokenError(f"{since!r} is not a resume token: expected <epoch>:<seq>")
