@@ -1,0 +1,182 @@
+"""A gateway's calls: their events, dialling, recordings, transcripts, the stream, commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import trio
+
+from actors.gateway import commands, recording, records, stream
+from actors.gateway.base import GatewayBase
+from actors.gateway.launch import Launch
+from actors.gateway.machine import State
+from actors.gateway.messages import (
+    Acknowledged,
+    CommandGateway,
+    GatewayView,
+    Json,
+    RecordingFinished,
+    Redial,
+    StreamChanged,
+    TranscriptDone,
+)
+from actors.gateway.transcript import text_path
+from config.model import Stream
+from supervisor.actor import LATER
+from supervisor.backoff import Backoff
+from supervisor.errors import Rejected
+from supervisor.reply import Reply
+
+# A call that ends at once is not dialled again at once.
+REDIAL = Backoff(first=1.0, cap=30.0, healthy_after=10.0)
+
+
+class Talking(GatewayBase):
+    """The side that is about calls."""
+
+    async def _control_event(self, event: Json) -> None:
+        told = self._calls.take(event, trio.current_time())
+        if told:
+            await self._write_or_log(records.tell_all, self._gw_id, told)
+        for kind, _data in told:
+            if kind == "gateway.call_established":
+                self._start_stream()
+            elif kind == "gateway.call_closed":
+                if not self._calls.talking:
+                    self._stop_stream()
+                self.spawn(self._media.finish_all)
+                self._redial_later()
+                await self._renew_if_quiet()
+
+    async def _dial(self, generation: int) -> None:
+        launch, record = self._launch, self._record
+        if launch is None or launch.channel is None or record is None:
+            return
+        self._dialled_at = trio.current_time()
+        try:
+            await launch.channel.command("dial", str(record.request["dial"]))
+        except Rejected as error:
+            await self._announce("gateway.dial_failed", {"reason": str(error)})
+            if generation == self._generation:
+                self._redial_later()
+
+    def _redial_later(self) -> None:
+        record = self._record
+        if (
+            record is None
+            or not record.request.get("dial")
+            or record.request.get("loop") is not True
+        ):
+            return
+        lasted = trio.current_time() - self._dialled_at
+        self._dial_failures = REDIAL.failures_after(self._dial_failures, lasted)
+        self.spawn(self._redial, REDIAL.delay(self._dial_failures, self._rng), self._generation)
+
+    async def _redial(self, seconds: float, generation: int) -> None:
+        await trio.sleep(seconds)
+        await self.post(Redial(generation))
+
+    def _start_stream(self) -> None:
+        launch, record = self._launch, self._record
+        if launch is None or record is None or launch.profile.stream is None or self._streaming:
+            return
+        self._streaming = trio.CancelScope()
+        self.spawn(self._stream, self._streaming, launch.profile.stream, self._generation)
+
+    async def _stream(self, scope: trio.CancelScope, settings: Stream, generation: int) -> None:
+        record = self._record
+        assert record is not None
+        folder = self._services.session_folder(self._gw_id, record.session)
+
+        async def report(state: str, detail: str) -> None:
+            await self.post(StreamChanged(generation, state, detail))
+
+        with scope:
+            url = str(record.request.get("rtmp_dst", ""))
+            registry, path = self._services.registry, self.context.path
+            await stream.stream(folder, settings, url, registry, path, report)
+        await report("ended", "")
+
+    def _stop_stream(self) -> None:
+        if self._streaming is not None:
+            self._streaming.cancel()
+            self._streaming = None
+
+    async def _recording_finished(self, done: RecordingFinished) -> None:
+        record = self._record
+        assert record is not None
+        if done.error is not None:
+            await self._announce(
+                "gateway.recording_failed", {"file": done.dump, "reason": done.error}
+            )
+            return
+        wanted = "pending" if record.request.get("transcript") is True else "none"
+        record.recorded = await self._services.store.write(
+            records.add_recording, done, record, wanted
+        )
+        recording.discard(Path(done.dump))
+        if wanted == "pending":
+            self._transcripts.setdefault(done.path, (done.seconds, 0))
+            self.spawn(self._media.transcribe_pending)
+
+    def _transcribed(self, path: str, percent: int) -> None:
+        """Note how much of one recording is done; the row has the share of all of them."""
+        record = self._record
+        assert record is not None
+        seconds, _before = self._transcripts.get(path, (1.0, 0))
+        self._transcripts[path] = (seconds, percent)
+        whole = sum(s for s, _ in self._transcripts.values()) or 1.0
+        record.transcript = int(sum(s * p for s, p in self._transcripts.values()) / whole)
+
+    async def _transcript_done(self, done: TranscriptDone) -> None:
+        record = self._record
+        assert record is not None
+        if done.error is None:
+            self._transcribed(done.path, 100)
+            data: Json = {"file": str(text_path(Path(done.path)))}
+        else:
+            record.detail = f"the transcript failed: {done.error}"
+            data = {"recording": done.path, "reason": done.error}
+        state = "done" if done.error is None else "failed"
+        await self._services.store.write(records.set_transcript, record, done.path, state, data)
+
+    # -- commands and status --------------------------------------------------
+
+    def _command(self, message: CommandGateway) -> object:
+        launch = self._launch
+        if self._record is None:
+            raise Rejected("not_found", f"gateway {self._gw_id!r} was never started")
+        if launch is None or self._record.state is not State.UP:
+            state = self._record.state.value
+            raise Rejected("stopped", f"gateway {self._gw_id!r} is {state}: it takes no commands")
+        self.spawn(self._execute, message, launch, self.defer())
+        return LATER
+
+    async def _execute(
+        self, message: CommandGateway, launch: Launch, reply: Reply[Acknowledged]
+    ) -> None:
+        sender = f"sip:{self._gw_id}@{launch.address}:{launch.ports.sip}"
+        try:
+            received = await commands.execute(message.payload, launch, self._calls, sender)
+        except Rejected as error:
+            reply.fail(error)
+        else:
+            reply.set(Acknowledged(True, received))
+
+    def _view(self) -> GatewayView:
+        record, launch = self._record, self._launch
+        if record is None:
+            raise Rejected("not_found", f"gateway {self._gw_id!r} was never started")
+        recorded = record.recorded
+        if launch is not None and launch.profile.record:
+            folder = self._services.session_folder(record.gw_id, record.session)
+            recorded = max(recorded + recording.recorded(folder), self._shown)
+            self._shown = recorded
+        return msgspec.structs.replace(
+            records.view(record),
+            recording_duration=records.clock_text(recorded),
+            sip=self._sip() if record.state is State.UP else None,
+            pid=launch.runner.pid if launch is not None else None,
+            calls=self._calls.views(),
+        )
