@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from config.model import Config
-from supervisor.log import MASK, is_secret
+from supervisor.log import MASK, is_secret, masked
 
 # What cannot change while it runs, and why.
 _NEEDS_RESTART = {"state": "the state folder is opened once"}
@@ -65,4 +65,4 @@ def changed_profiles(old: Config, new: Config) -> set[str]:
 def _mask(path: str, value: Any) -> Any:
     if path.startswith("auth.tokens") or is_secret(path.rpartition(".")[2]):
         return MASK
-    return value
+    return masked(value)

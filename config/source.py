@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
@@ -172,9 +171,14 @@ def interpolate(document: Document, folder: FilePath, problems: list[Problem]) -
         document.interpolated.add(path)
         try:
             return _resolve(body, folder)
-        except (LookupError, OSError, UnicodeDecodeError) as error:
-            problems.append(Problem(document.position(path), dotted(path), str(error.args[-1])))
-            return ""
+        except LookupError as error:
+            why = str(error)
+        except OSError as error:
+            why = f"{body}: {error.strerror}"
+        except UnicodeDecodeError:
+            why = f"{body}: it is no UTF-8"
+        problems.append(Problem(document.position(path), dotted(path), why))
+        return ""
 
     document.data = walk(document.data, ())
 
@@ -191,6 +195,3 @@ def _resolve(body: str, folder: FilePath) -> str:
     if has_default:
         return default
     raise LookupError(f"the environment variable {name} is not set")
-
-
-Convert = Callable[[Any, Any], Any]

@@ -47,7 +47,7 @@ class GatewayBase(Actor[Any]):
         self._up_since: float | None = None
         self._window = RestartWindow(Intensity())
         self._rng = random.Random()  # noqa: S311 - jitter
-        self._streaming: trio.CancelScope | None = None
+        self._streaming: trio.Event | None = None
         self._dialled_at = 0.0
         self._dial_failures = 0
         self._moves = 0

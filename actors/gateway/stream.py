@@ -24,6 +24,8 @@ from supervisor.process import Command, Process
 AGAIN = Backoff(first=0.5, cap=10.0, healthy_after=30.0)
 # How often it is looked whether the call's file has begun, in seconds.
 LOOK_EVERY = 0.1
+# What ffmpeg gets to send its last frames when the call is over, in seconds.
+FLUSH = 2.0
 
 
 def check_destination(url: str, hosts: list[str]) -> None:
@@ -107,20 +109,49 @@ async def stream(
     url: str,
     registry: Registry,
     owner: str,
+    over: trio.Event,
     report: Callable[[str, str], Awaitable[None]],
 ) -> None:
-    """Stream the newest call in a folder until cancelled."""
-    sound, form = await _sound(folder)
+    """Stream the newest call in a folder until `over` is set; what was sent is then complete."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_cancel_when, over, nursery)
+        sound, form = await _sound(folder)
+        nursery.cancel_scope.cancel()
+    if over.is_set():
+        return
+    command = Command(arguments(sound, form, settings, url), owner=owner)
     failures, rng = 0, random.Random()  # noqa: S311 - jitter
-    while True:
-        process = Process(Command(arguments(sound, form, settings, url), owner=owner), registry)
+    while not over.is_set():
         began = trio.current_time()
         await report("started", "")
+        why = await _send(command, registry, over)
+        if over.is_set():
+            return
+        failures = AGAIN.failures_after(failures, trio.current_time() - began)
+        await report("failed", why)
+        with trio.move_on_after(AGAIN.delay(failures, rng)):
+            await over.wait()
+
+
+async def _send(command: Command, registry: Registry, over: trio.Event) -> str:
+    """Run ffmpeg until it ends or the call is over; how it ended."""
+    process = Process(command, registry)
+
+    async def end() -> None:
+        await over.wait()
+        await process.stop(FLUSH)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end)
         try:
             ended = await process.run()
             why = f"ffmpeg {ended}: {' '.join(process.last_lines(1))}"
         except OSError as error:
-            why = f"ffmpeg: {error.strerror}"
-        failures = AGAIN.failures_after(failures, trio.current_time() - began)
-        await report("failed", why)
-        await trio.sleep(AGAIN.delay(failures, rng))
+            why = f"ffmpeg cannot be started: {error.strerror}"
+        nursery.cancel_scope.cancel()
+    return why
+
+
+async def _cancel_when(over: trio.Event, nursery: trio.Nursery) -> None:
+    await over.wait()
+    nursery.cancel_scope.cancel()

@@ -81,10 +81,10 @@ class Talking(GatewayBase):
         launch, record = self._launch, self._record
         if launch is None or record is None or launch.profile.stream is None or self._streaming:
             return
-        self._streaming = trio.CancelScope()
+        self._streaming = trio.Event()
         self.spawn(self._stream, self._streaming, launch.profile.stream, self._generation)
 
-    async def _stream(self, scope: trio.CancelScope, settings: Stream, generation: int) -> None:
+    async def _stream(self, over: trio.Event, settings: Stream, generation: int) -> None:
         record = self._record
         assert record is not None
         folder = self._services.session_folder(self._gw_id, record.session)
@@ -92,15 +92,14 @@ class Talking(GatewayBase):
         async def report(state: str, detail: str) -> None:
             await self.post(StreamChanged(generation, state, detail))
 
-        with scope:
-            url = str(record.request.get("rtmp_dst", ""))
-            registry, path = self._services.registry, self.context.path
-            await stream.stream(folder, settings, url, registry, path, report)
+        url = str(record.request.get("rtmp_dst", ""))
+        registry, path = self._services.registry, self.context.path
+        await stream.stream(folder, settings, url, registry, path, over, report)
         await report("ended", "")
 
     def _stop_stream(self) -> None:
         if self._streaming is not None:
-            self._streaming.cancel()
+            self._streaming.set()
             self._streaming = None
 
     async def _recording_finished(self, done: RecordingFinished) -> None:
