@@ -20,6 +20,8 @@ STEP = 500
 EVERY = 60.0
 # Between two steps, so that others' writes come first.
 PAUSE = 0.05
+# The whole file is read when the start is over, and then every day.
+CHECK_AFTER = 120.0
 CHECK_EVERY = 24 * 3600.0
 
 # Deletes up to so many rows that are older than a time; how many it deleted.
@@ -88,6 +90,7 @@ class Keeper(Service):
 
     async def _check_file(self) -> None:
         """Read the whole database after the start and every day: damage must not stay hidden."""
+        await trio.sleep(CHECK_AFTER)
         while True:
             found = await trio.to_thread.run_sync(
                 self._store.database.quick_check, abandon_on_cancel=True

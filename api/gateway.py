@@ -30,11 +30,14 @@ from supervisor.ref import Ref
 START_TIMEOUT = 55.0
 STOP_TIMEOUT = 30.0
 COMMAND_TIMEOUT = 30.0
+# A start's fields go into a process's environment, which has limits of its own.
+MAX_REQUEST = 64 * 1024
 
 GatewayId = Annotated[
     str,
     msgspec.Meta(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
+        # What follows the `$` keeps a line end at the end out.
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$(?!\n)",
         description="names the gateway: letters, digits, `_`, `.` and `-`",
     ),
 ]
@@ -144,6 +147,8 @@ class GatewayApi:
         for name in request:
             if not name.isidentifier() or len(name) > 64:
                 raise ApiError(422, "invalid", f"{name[:80]!r} is no name for a field")
+        if len(msgspec.json.encode(request)) > MAX_REQUEST:
+            raise ApiError(422, "invalid", f"a start has at most {MAX_REQUEST} bytes")
         message = StartGateway(known.gw_id, known.room, known.main_app, request, call.key)
         return StartedAnswer(data=await self._router.ask(message, START_TIMEOUT))
 

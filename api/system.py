@@ -106,7 +106,7 @@ class Restarted(msgspec.Struct):
 class TokenRequest(msgspec.Struct):
     """A token to make. Scopes: `gateway:ro`, `gateway:rw`, `events:ro`, `system:rw`, `*`, …"""
 
-    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$(?!\n)")]
     scopes: Annotated[list[Scope], msgspec.Meta(min_length=1, max_length=64)]
 
 
@@ -133,7 +133,9 @@ class Revoked(msgspec.Struct):
 class BackupRequest(msgspec.Struct):
     """A plain file name; the backup is written to the state folder's `backups`."""
 
-    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")] | None = None
+    name: (
+        Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$(?!\n)")] | None
+    ) = None
 
 
 class BackupMade(msgspec.Struct):

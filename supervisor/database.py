@@ -12,7 +12,7 @@ import queue
 import secrets
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -200,9 +200,10 @@ class Database:
         with self.reader() as connection:
             return str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
 
-    def backup(self, target: Path, progress: Callable[[int, int], None] | None = None) -> None:
+    def backup(self, target: Path) -> None:
         """Copy the database, while it is in use, to a new file.
 
+        In one step: a copy in several would begin anew with every write in between.
         The copy is marked, so that a log continued from it gets another epoch.
         """
         partial = target.with_name(target.name + ".part")
@@ -211,13 +212,7 @@ class Database:
         copy = sqlite3.connect(partial)
         try:
             with self.reader() as connection:
-                connection.backup(
-                    copy,
-                    pages=1000,
-                    progress=None
-                    if progress is None
-                    else lambda _status, left, total: progress(total - left, total),
-                )
+                connection.backup(copy)
             with copy:
                 copy.execute("DELETE FROM meta WHERE name = 'epoch'")
             # One file and no more, readable also where nothing may be written.

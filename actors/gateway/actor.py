@@ -141,7 +141,10 @@ class GatewayActor(Launching):
                 self._answer_stop("stopping")
             case LingerOver(generation):
                 if generation == self._generation and self._is(State.DOWN):
-                    self._tell_router(Idle(self._gw_id))
+                    if self._media.busy:
+                        self._linger()
+                    else:
+                        self._tell_router(Idle(self._gw_id))
             case ProfileChanged():
                 self._profile_stale = True
                 await self._renew_if_quiet()
@@ -259,7 +262,7 @@ class GatewayActor(Launching):
             try:
                 await self._save(kind, data or {})
             except Rejected:
-                if not isinstance(event, machine.Exited):
+                if not isinstance(event, machine.Exited | machine.Retry):
                     record.state = before
                     raise
                 # What has ended has ended, whether or not the disk takes it: the next start

@@ -14,6 +14,7 @@ from actors.gateway.messages import (
     LaunchReady,
     RetryNow,
     SlotTaken,
+    Started,
 )
 from actors.gateway.prepare import prepare
 from actors.gateway.records import Record
@@ -31,6 +32,10 @@ class Launching(Talking):
 
     async def _step(self, event: machine.Input, data: Json | None = None) -> None:
         """Let the machine decide, write it down, and do what it says (see actor.py)."""
+        raise NotImplementedError
+
+    def _answer_start(self, answer: Started | Rejected) -> None:
+        """Answer all who wait for the start (see actor.py)."""
         raise NotImplementedError
 
     def _begin_launch(self) -> None:
@@ -110,7 +115,13 @@ class Launching(Talking):
             data["sip"] = self._sip()
         if isinstance(launch.runner, ContainerRunner):
             data["adopted"] = launch.runner.adopted
-        await self._step(machine.Ready(), data)
+        try:
+            await self._step(machine.Ready(), data)
+        except Rejected as error:
+            # Nobody may be told that it is up when a restart would not know of it.
+            self._answer_start(error)
+            self.spawn(launch.stop, False)
+            return
         if record.request.get("dial") and launch.channel is not None:
             self.spawn(self._dial, self._generation)
 

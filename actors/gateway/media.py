@@ -5,7 +5,8 @@ Runs in the actor's nursery and reports to it; the actor keeps the figures.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import trio
@@ -34,9 +35,27 @@ class Media:
         self._post = post
         self._finishing = trio.Lock()
         self._transcribing: set[str] = set()
+        self._at_work = 0
+
+    @property
+    def busy(self) -> bool:
+        """Is there work under way that would be lost with the actor?"""
+        return self._at_work > 0
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        self._at_work += 1
+        try:
+            yield
+        finally:
+            self._at_work -= 1
 
     async def finish_all(self) -> None:
         """Finish every recording of this gateway that was not; also those of before a restart."""
+        with self._working():
+            await self._finish_all()
+
+    async def _finish_all(self) -> None:
         async with self._finishing:
             base = self._services.folder / "recordings" / self._gw_id
             for dump in sorted(base.glob("*/dump-*-dec.wav")):
@@ -64,7 +83,8 @@ class Media:
         for path, _seconds in await store.read(records.pending_transcripts, self._gw_id):
             if path not in self._transcribing:
                 self._transcribing.add(path)
-                await self._transcribe(path)
+                with self._working():
+                    await self._transcribe(path)
 
     async def _transcribe(self, path: str) -> None:
         def progress(percent: int) -> None:

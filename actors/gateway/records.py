@@ -133,12 +133,10 @@ def load(db: Reading, gw_id: str) -> Record | None:
     return None if row is None else _record(row)
 
 
-def live(db: Reading) -> list[tuple[str, int | None]]:
-    """All that are not down: (gw_id, slot)."""
-    return [
-        (gw_id, slot)
-        for gw_id, slot in db.all("SELECT gw_id, slot FROM gateways WHERE state <> 'down'")
-    ]
+def live(db: Reading) -> list[tuple[str, int | None, str]]:
+    """All that are not down: (gw_id, slot, main_app)."""
+    rows = db.all("SELECT gw_id, slot, main_app FROM gateways WHERE state <> 'down'")
+    return [(gw_id, slot, main_app) for gw_id, slot, main_app in rows]
 
 
 def live_of(db: Reading, main_app: str) -> list[str]:
@@ -148,11 +146,9 @@ def live_of(db: Reading, main_app: str) -> list[str]:
 
 
 def page(db: Reading, after: str, limit: int, state: str | None) -> list[Record]:
-    """Rows in the order of gw_id; `state` is `up`, `down`, or a state's name."""
+    """Rows in the order of gw_id, of a state where one is given."""
     where, values = "gw_id > ?", [after]
-    if state == "up":
-        where += " AND state <> 'down'"
-    elif state is not None:
+    if state is not None:
         where += " AND state = ?"
         values.append(state)
     rows = db.all(

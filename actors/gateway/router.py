@@ -74,10 +74,10 @@ class RouterActor(Actor[Any]):
         self._directory.refs.clear()
         for child in self._members.children():
             self._directory.refs[child.spec.id] = child.ref
-        for gw_id, slot in await self._services.store.read(records.live):
+        for gw_id, slot, kind in await self._services.store.read(records.live):
             if slot is not None:
                 self._slots.hold(gw_id, slot)
-            self._ensure(gw_id)
+            self._ensure(gw_id, kind)
         self.spawn(self._look_for_leftovers)
 
     async def handle(self, message: RouterMessage) -> object:
