@@ -41,7 +41,6 @@ class Actor(Service, Generic[M]):
     context: Context
     mailbox: Mailbox
     timings: Timings | None = None
-    _nursery: trio.Nursery
     _reply: Reply[Any] | None = None
     _deferred: set[Reply[Any]] | None = None
 
@@ -62,7 +61,7 @@ class Actor(Service, Generic[M]):
 
     def spawn(self, fn: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
         """Run long work beside the receive loop; a crash of it is a crash of the actor."""
-        self._nursery.start_soon(fn, *args)
+        self.context.nursery.start_soon(fn, *args)
 
     async def post(self, message: M) -> None:
         """Report from own long work: waits for room instead of being refused."""
@@ -96,16 +95,13 @@ class Actor(Service, Generic[M]):
         """See Service.run."""
         self.context = context
         try:
-            async with trio.open_nursery() as nursery:
-                self._nursery = nursery
-                context.begin("start")
-                await self.on_start()
-                context.idle()
-                context.ready()
-                await self._receive_loop(context)
-                context.begin(f"stop ({context.stop_reason})")
-                await self.on_stop(context.stop_reason)
-                nursery.cancel_scope.cancel()
+            context.begin("start")
+            await self.on_start()
+            context.idle()
+            context.ready()
+            await self._receive_loop(context)
+            context.begin(f"stop ({context.stop_reason})")
+            await self.on_stop(context.stop_reason)
         finally:
             self._fail_deferred(
                 str(context.child.stop_reason or ("normal" if self._done else "crashed"))

@@ -53,6 +53,7 @@ class Child:
         "_prepared",
         "_revive",
         "_scope",
+        "_window",
         "ended",
         "failures",
         "last_error",
@@ -68,7 +69,6 @@ class Child:
         "stop_reason",
         "supervisor",
         "system",
-        "window",
     )
 
     def __init__(self, spec: ChildSpec, path: str, supervisor: Supervisor, system: System) -> None:
@@ -76,7 +76,7 @@ class Child:
         self.path = path
         self.supervisor = supervisor
         self.system = system
-        self.window = RestartWindow(spec.intensity)
+        self._window: RestartWindow | None = None
         self.service: Service | None = None
         self.mailbox: Mailbox | None = None
         self.stop_reason: StopReason | None = None
@@ -105,6 +105,13 @@ class Child:
     def context(self) -> Context | None:
         """The current incarnation's context."""
         return self._context
+
+    @property
+    def window(self) -> RestartWindow:
+        """Which restarts count now; made when first looked at: most children never crash."""
+        if self._window is None:
+            self._window = RestartWindow(self.spec.intensity)
+        return self._window
 
     @property
     def down_reason(self) -> str:
@@ -144,8 +151,10 @@ class Child:
     async def live(self) -> None:
         """All incarnations, until it is not to be started again."""
         try:
-            while await self._next_life():
-                pass
+            while not self._stopped_for_good():
+                reason = self.last_reason = await self._incarnation()
+                if not await self._comes_back(reason):
+                    break
         finally:
             # It may have been prepared and stopped before its first turn: somebody may be waiting.
             self._put_away(self.last_reason or StopReason(Cause.SHUTDOWN))
@@ -153,11 +162,14 @@ class Child:
             self.become(State.ENDED)
             self.supervisor.forget(self)
 
-    async def _next_life(self) -> bool:
-        if self.stop_reason is not None and self.stop_reason.cause in _FINAL:
-            self.last_reason = self.stop_reason
+    def _stopped_for_good(self) -> bool:
+        if self.stop_reason is None or self.stop_reason.cause not in _FINAL:
             return False
-        reason = self.last_reason = await self._incarnation()
+        self.last_reason = self.stop_reason
+        return True
+
+    async def _comes_back(self, reason: StopReason) -> bool:
+        """After an incarnation: wait until there is to be another; False when there is not."""
         if reason is self.stop_reason:
             self.stop_reason = None
         if self.supervisor.stopping_reason is not None or not self._restarts_after(reason):
@@ -237,39 +249,32 @@ class Child:
         self.ready_at = None
         self.become(State.STARTING)
         crash: Exception | None = None
-        scope = self._scope = trio.CancelScope(
-            deadline=trio.current_time() + self.spec.ready_timeout
-        )
+        cut_off = False
         try:
             service, context = self.prepare()
-            with scope:
-                await self._run_service(service, context)
+            returned = False
+            # One nursery is both: the scope that bounds start and stop, and the place for the
+            # service's own long work. A scope and a nursery apart cost a third of a start.
+            async with trio.open_nursery() as nursery:
+                context.nursery = nursery
+                scope = self._scope = nursery.cancel_scope
+                scope.deadline = trio.current_time() + self.spec.ready_timeout
+                await service.run(context)
+                returned = True
+                scope.cancel()
+            cut_off = not returned
         except Fatal:
             raise
+        except BaseExceptionGroup as group:
+            crash = _crash_in(group)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is a crash of the child
             crash = error
         finally:
-            reason = self._reason(crash, scope)
+            reason = self._reason(crash, cut_off)
             self._put_away(reason)
         return reason
 
-    async def _run_service(self, service: Service, context: Context) -> None:
-        # Cancelled may come grouped with an error: only the error is ours to report.
-        # The scope around us swallows the rest of the cancellation.
-        try:
-            await service.run(context)
-        except BaseExceptionGroup as group:
-            _cancelled, errors = group.split(trio.Cancelled)
-            if errors is None:
-                raise
-            fatal = errors.subgroup(Fatal)
-            if fatal is not None:
-                raise first_of(fatal) from None
-            if isinstance(errors, ExceptionGroup):
-                raise _simplest(errors) from None
-            raise
-
-    def _reason(self, crash: Exception | None, scope: trio.CancelScope) -> StopReason:
+    def _reason(self, crash: Exception | None, cut_off: bool) -> StopReason:
         if crash is not None:
             self.last_error = f"{type(crash).__name__}: {crash}"
             logger.error("crashed", actor=self.path, exc_info=crash)
@@ -278,10 +283,10 @@ class Child:
             # A crash while it was being stopped does not bring it back.
             return self.stop_reason if self.stop_reason is not None else reason
         if self.stop_reason is not None:
-            if scope.cancelled_caught:
+            if cut_off:
                 logger.warning("grace_exceeded", actor=self.path, grace=self.spec.grace)
             return self.stop_reason
-        if scope.cancelled_caught:
+        if cut_off:
             self.last_error = f"not ready within {self.spec.ready_timeout:g} s"
             return StopReason(Cause.NOT_READY, self.last_error)
         return StopReason(Cause.NORMAL)
@@ -348,6 +353,20 @@ def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+def _crash_in(group: BaseExceptionGroup[BaseException]) -> Exception:
+    """What ended an incarnation. Raises a Fatal in it, and what is no Exception."""
+    # Cancelled may come grouped with an error: only the error is ours to report.
+    _cancelled, errors = group.split(trio.Cancelled)
+    if errors is None:
+        raise group
+    fatal = errors.subgroup(Fatal)
+    if fatal is not None:
+        raise first_of(fatal) from None
+    if not isinstance(errors, ExceptionGroup):
+        raise group
+    return _simplest(errors)
 
 
 def _simplest(group: ExceptionGroup[Exception]) -> Exception:

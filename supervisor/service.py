@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Context:
     """What a running service knows of its place; made anew for each incarnation."""
 
-    __slots__ = ("_stop", "child", "doing", "doing_since", "os_pid", "system")
+    __slots__ = ("_stop", "child", "doing", "doing_since", "nursery", "os_pid", "system")
 
     def __init__(self, child: Child) -> None:
         self.child = child
@@ -30,6 +30,8 @@ class Context:
         self.doing: str | None = None
         self.doing_since = 0.0
         self.os_pid: int | None = None
+        # For the service's own long work: it lives as long as the incarnation.
+        self.nursery: trio.Nursery
 
     @property
     def path(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from supervisor.backoff import Backoff
@@ -58,6 +58,11 @@ class StopReason:
         return f"{self.cause.value}: {self.detail}" if self.detail else self.cause.value
 
 
+# Frozen, so that all specs can share them.
+_INTENSITY = Intensity()
+_BACKOFF = Backoff()
+
+
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
     """How to start a child, and what to do when it ends.
@@ -71,7 +76,7 @@ class ChildSpec:
     restart: Restart = Restart.PERMANENT
     grace: float = 5.0
     ready_timeout: float = 30.0
-    intensity: Intensity = field(default_factory=Intensity)
-    backoff: Backoff = field(default_factory=Backoff)
+    intensity: Intensity = _INTENSITY
+    backoff: Backoff = _BACKOFF
     significant: bool = False
     stuck_after: float = 10.0
