@@ -133,6 +133,7 @@ class Switchboard:
     def _keeper(self) -> Keeper:
         rules: list[Rule] = [
             (gateway_records.forget_old, lambda r: r.gateway_days),
+            (gateway_records.forget_recordings, lambda r: r.recording_days),
             (idempotency.forget_old, lambda r: r.idempotency_hours / 24),
         ]
         return Keeper(self.store, self.log, lambda: self.current.config.retention, rules)

@@ -69,6 +69,7 @@ class Retention(Section, frozen=True, kw_only=True):
     event_days: float
     event_count: int
     gateway_days: float
+    recording_days: float
     idempotency_hours: float
 
 

@@ -156,9 +156,17 @@ class Store:
 
     async def run_batch(self, batch: list[_Command]) -> None:
         """Commit a batch, publish, answer. Not interrupted: a write is never abandoned."""
-        with trio.CancelScope(shield=True):
-            # Bounded: SQLite's busy timeout and the disk bound the thread's time.
-            failure, events = await trio.to_thread.run_sync(self._commit_in_thread, batch)
+        try:
+            with trio.CancelScope(shield=True):
+                # Bounded: SQLite's busy timeout and the disk bound the thread's time.
+                failure, events = await trio.to_thread.run_sync(self._commit_in_thread, batch)
+        except BaseException:
+            # Whoever waits cannot be cancelled any more: it must hear something.
+            lost = outcome.Error(StoreUnavailable("the writer crashed"))
+            for command in batch:
+                if command.task is not None:
+                    trio.lowlevel.reschedule(command.task, lost)
+            raise
         self.commits += 1
         self.commands += len(batch)
         self._note_disk(failure)

@@ -18,8 +18,8 @@ DIGIT_EVERY = 0.25
 MAX_DIGITS = 64
 MAX_TEXT = 4096
 
-_DIGITS = re.compile(r"^[0-9A-Da-d*#]+$")
-_DIALLED = re.compile(r"^[^\s\x00-\x1f\x7f]{1,256}$")
+_DIGITS = re.compile(r"[0-9A-Da-d*#]+")
+_DIALLED = re.compile(r"[^\s\x00-\x1f\x7f]{1,256}")
 
 
 async def execute(payload: Json, launch: Launch, calls: Calls, sender: str) -> Json:
@@ -45,7 +45,7 @@ async def execute(payload: Json, launch: Launch, calls: Calls, sender: str) -> J
         case "dial":
             return await _dial(launch, first)
         case "endCall":
-            return await _told(launch, "hangup", "")
+            return {**await _told(launch, "hangup", ""), "command": command}
         case "sendKey" | "sendString":
             return await _digits(launch, first, command)
         case "sendChat":
@@ -63,7 +63,7 @@ async def _ping(payload: Json, launch: Launch) -> Json:
 
 
 async def _dial(launch: Launch, uri: str) -> Json:
-    if not _DIALLED.match(uri):
+    if not _DIALLED.fullmatch(uri):
         raise Rejected("invalid", "param1: expected a SIP address, such as sip:name@host")
     return await _told(launch, "dial", uri)
 
@@ -77,7 +77,7 @@ async def _told(launch: Launch, command: str, params: str) -> Json:
 
 
 async def _digits(launch: Launch, digits: str, command: str) -> Json:
-    if not _DIGITS.match(digits) or len(digits) > MAX_DIGITS:
+    if not _DIGITS.fullmatch(digits) or len(digits) > MAX_DIGITS:
         raise Rejected("invalid", "param1: expected DTMF digits (0-9, A-D, * and #)")
     if command == "sendKey" and len(digits) != 1:
         raise Rejected("invalid", "param1: expected one DTMF digit; sendString takes more")

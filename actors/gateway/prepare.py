@@ -51,7 +51,8 @@ def prepare(
     ports = assigned(settings.ports, record.slot)
     folder = services.run_folder(record.gw_id)
     recordings = services.session_folder(record.gw_id, record.session)
-    recordings.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if profile.record:
+        recordings.mkdir(parents=True, exist_ok=True, mode=0o700)
     values = render.fields(record.request, settings.address, ports, folder, recordings)
     rendered = render.render(profile, record.request, values, folder)
     render.write_files(rendered, folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 import sqlite_utils
@@ -55,6 +56,7 @@ def _gateways(db: sqlite_utils.Database) -> None:
         """
     )
     db.execute("CREATE INDEX recordings_gateway ON recordings (gw_id, session)")
+    db.execute("CREATE INDEX recordings_created ON recordings (created)")
 
 
 class Record(msgspec.Struct):
@@ -224,6 +226,19 @@ def forget_old(tx: Transaction, before: str, limit: int) -> int:
         " WHERE state = 'down' AND changed < ? ORDER BY changed LIMIT ?)",
         (before, limit),
     )
+
+
+def forget_recordings(tx: Transaction, before: str, limit: int) -> int:
+    """Delete up to `limit` recordings made before a time, with their files; how many."""
+    rows = tx.all(
+        "SELECT path FROM recordings WHERE created < ? ORDER BY created LIMIT ?", (before, limit)
+    )
+    for (name,) in rows:
+        path = Path(name)
+        path.unlink(missing_ok=True)
+        path.with_suffix(".txt").unlink(missing_ok=True)
+        tx.execute("DELETE FROM recordings WHERE path = ?", (name,))
+    return len(rows)
 
 
 def clock_text(seconds: float) -> str:

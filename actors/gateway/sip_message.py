@@ -60,7 +60,8 @@ async def send(uri: str, sender: str, address: str, text: str) -> int:
                 return await _exchange(sock, datagram, found[0][4], call_id.encode())
     except trio.TooSlowError:
         raise Rejected("no_answer", f"{uri} did not answer within {TIMEOUT:g} s") from None
-    except OSError as error:
+    except (OSError, UnicodeError, OverflowError) as error:
+        # UnicodeError: a name with an empty or too long part is refused before it is looked up.
         raise Rejected("no_answer", f"{uri} cannot be reached: {error}") from error
 
 
