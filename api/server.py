@@ -11,6 +11,7 @@ import logging
 import ssl
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -89,21 +90,24 @@ class Listeners(Service):
         self._nursery: trio.Nursery | None = None
         self._handlers: trio.Nursery | None = None
         self._gone: trio.Event | None = None
-        self._tls: tuple[Tls, ssl.SSLContext] | None = None
+        self._tls: tuple[tuple[Tls, int, int], ssl.SSLContext] | None = None
         self.addresses: list[str] = []
 
     async def run(self, context: Context) -> None:
         """See Service.run."""
         async with trio.open_nursery() as handlers:
             self._handlers = handlers
-            async with trio.open_nursery() as nursery:
-                self._nursery = nursery
-                await self.apply()
-                context.ready()
-                await context.stopped()
-                nursery.cancel_scope.cancel()
-            for listener, _ in self._open.values():
-                await listener.aclose()
+            try:
+                async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
+                    await self.apply()
+                    context.ready()
+                    await context.stopped()
+                    nursery.cancel_scope.cancel()
+            finally:
+                # Also when it crashed: the next incarnation needs the addresses.
+                for listener, _ in self._open.values():
+                    listener.socket.close()
             await self._worker.terminated.set()
             with trio.move_on_after(self._server().grace):
                 while self._streams:
@@ -118,7 +122,9 @@ class Listeners(Service):
 
         An address that is in both is not touched.
         """
-        wanted = self._server().bind
+        wanted, tls = self._server().bind, self._server().tls
+        if tls is not None:
+            tls_context(tls)  # refuses files that cannot be used before anything is changed
         self._hypercorn = _hypercorn_config(self._limits())
         opened: list[tuple[str, trio.SocketListener]] = []
         try:
@@ -184,8 +190,9 @@ class Listeners(Service):
                     self._secured(guarded),
                 )
                 await server.run()
-        except* (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as group:
-            logger.debug("connection_broke", address=address, error=repr(group.exceptions[0]))
+        except Exception as error:  # noqa: BLE001 - one connection must not end the others
+            # Broken sockets and protocol errors of clients, which hypercorn lets through.
+            logger.info("connection_broke", address=address, error=repr(error))
         finally:
             self._streams.discard(guarded)
             if self._gone is not None:
@@ -199,9 +206,20 @@ class Listeners(Service):
         tls = self._server().tls
         if tls is None:
             return stream
-        if self._tls is None or self._tls[0] != tls:
-            self._tls = (tls, tls_context(tls))
-        return trio.SSLStream(stream, self._tls[1], server_side=True, https_compatible=True)
+        context = self._tls_context(tls)
+        return trio.SSLStream(stream, context, server_side=True, https_compatible=True)
+
+    def _tls_context(self, tls: Tls) -> ssl.SSLContext:
+        """The context for these files as they are now: a renewed certificate needs no reload."""
+        try:
+            state = (tls, _changed(tls.certificate), _changed(tls.key))
+            if self._tls is None or self._tls[0] != state:
+                self._tls = (state, tls_context(tls))
+        except OSError as error:
+            if self._tls is None:
+                raise
+            logger.error("certificate_unusable", error=str(error))
+        return self._tls[1]
 
     @property
     def connections(self) -> int:
@@ -216,6 +234,10 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
     context.load_cert_chain(tls.certificate, tls.key)
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+def _changed(path: str) -> int:
+    return Path(path).stat().st_mtime_ns
 
 
 async def _listen(address: str) -> trio.SocketListener:
