@@ -15,7 +15,8 @@ from supervisor.orphans import Registry
 from supervisor.process import Command, Process
 
 HEADER = 44
-FINISH_TIMEOUT = 600.0
+# A finished file may be shorter than its longer side by this, in seconds: a frame's rounding.
+SLACK = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,7 @@ async def finish(dump: Path, registry: Registry, owner: str) -> tuple[Path, floa
     """
     final = target(dump)
     partial = final.with_suffix(".part")
+    whole = max(seconds(dump), seconds(_sent(dump)))
     arguments = finish_arguments(dump, partial)
     if arguments is not None:
         process = Process(Command(arguments, owner=owner), registry)
@@ -115,6 +117,12 @@ async def finish(dump: Path, registry: Registry, owner: str) -> tuple[Path, floa
         if ended.status != 0:
             partial.unlink(missing_ok=True)
             raise OSError(f"ffmpeg {ended}: {' '.join(process.last_lines(2))}")
+        if seconds(partial) < whole - SLACK:
+            # ffmpeg ends with status 0 also where the disk took only a part of what it wrote.
+            said = " ".join(process.last_lines(2))
+            wrote = seconds(partial)
+            partial.unlink(missing_ok=True)
+            raise OSError(f"only {wrote:.1f} of {whole:.1f} s could be written: {said}")
         partial.replace(final)
     if arguments is None:
         return None
