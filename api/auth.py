@@ -6,6 +6,8 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 
+import trio
+
 from config.model import Auth
 
 
@@ -49,6 +51,7 @@ class Authenticator:
         self._configured: dict[str, Identity] = {}
         self._stored: dict[str, Identity] = {}
         self._anonymous: frozenset[str] = frozenset()
+        self._change = trio.Event()
 
     def configure(self, auth: Auth) -> None:
         """Take the configuration's tokens and open surfaces, in place of earlier ones."""
@@ -57,10 +60,20 @@ class Authenticator:
             for t in auth.tokens
         }
         self._anonymous = frozenset(auth.anonymous)
+        self._changed()
 
     def store_holds(self, tokens: dict[str, Identity]) -> None:
         """Take the store's tokens, in place of earlier ones."""
         self._stored = dict(tokens)
+        self._changed()
+
+    def _changed(self) -> None:
+        self._change.set()
+        self._change = trio.Event()
+
+    async def changed(self) -> None:
+        """Return when tokens or open surfaces are others than now."""
+        await self._change.wait()
 
     def is_open(self, surface: str) -> bool:
         """Does the configuration open this surface to everybody?"""

@@ -7,7 +7,7 @@ memory or from the database accordingly, and holds up nobody.
 from __future__ import annotations
 
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,7 +160,8 @@ class Streams:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._until_gone, receive, nursery)
-                nursery.start_soon(self._until_stop, nursery)
+                nursery.start_soon(self._until, self.stopping.wait, nursery)
+                nursery.start_soon(self._until, self.revoked(request, want), nursery)
                 await self._sse(reader, want, send, nursery)
         finally:
             self.subscribers -= 1
@@ -203,8 +204,8 @@ class Streams:
             continue
         nursery.cancel_scope.cancel()
 
-    async def _until_stop(self, nursery: trio.Nursery) -> None:
-        await self.stopping.wait()
+    async def _until(self, over: Callable[[], Awaitable[None]], nursery: trio.Nursery) -> None:
+        await over()
         nursery.cancel_scope.cancel()
 
     # -- who may --------------------------------------------------------------
@@ -221,3 +222,19 @@ class Streams:
         request.identity = identity
         if not identity.allows(SCOPE):
             raise ApiError(403, "forbidden", f"token {identity.name!r} lacks the scope {SCOPE}")
+
+    def revoked(self, request: Request, want: Wanted) -> Callable[[], Awaitable[None]]:
+        """To wait until the token of an open stream is not what it was when that opened."""
+        authenticator = self._dispatcher.authenticator
+        token = request.token or want.token
+
+        def unchanged() -> bool:
+            if token is None:
+                return authenticator.is_open("events")
+            return authenticator.identify(token) == request.identity
+
+        async def wait() -> None:
+            while unchanged():
+                await authenticator.changed()
+
+        return wait

@@ -6,6 +6,7 @@ A client gets `hello`, then events as they come, and `heartbeat` every 30 s. It 
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -20,8 +21,9 @@ from api.streams import SCOPE, Wanted, wanted
 if TYPE_CHECKING:
     from api.app import App
 
-# A WebSocket close code, RFC 6455 §7.4.1.
+# WebSocket close codes, RFC 6455 §7.4.1.
 GOING_AWAY = 1001
+POLICY_VIOLATION = 1008
 
 
 class Command(msgspec.Struct):
@@ -71,7 +73,18 @@ class WebSocketConnection(TrioASGIWebsocketConnection):
                 nursery.start_soon(streams.beats, reader, write)
                 if events:
                     nursery.start_soon(streams.frames, reader, want.batch, write)
-                nursery.start_soon(self._until_stop, send, lock, nursery)
+
+                async def close_when(
+                    over: Callable[[], Awaitable[None]], code: int, reason: str
+                ) -> None:
+                    await over()
+                    async with lock:
+                        await send({"type": "websocket.close", "code": code, "reason": reason})
+                    nursery.cancel_scope.cancel()
+
+                stopping, revoked = streams.stopping.wait, streams.revoked(request, want)
+                nursery.start_soon(close_when, stopping, GOING_AWAY, "the appliance stops")
+                nursery.start_soon(close_when, revoked, POLICY_VIOLATION, "the token has changed")
                 await self._read(receive, request, write, nursery)
                 nursery.cancel_scope.cancel()
         finally:
@@ -88,14 +101,6 @@ class WebSocketConnection(TrioASGIWebsocketConnection):
             return True
         request.identity = identity
         return identity.allows(SCOPE)
-
-    async def _until_stop(self, send: Any, lock: trio.Lock, nursery: trio.Nursery) -> None:
-        await self.app.streams.stopping.wait()
-        async with lock:
-            await send(
-                {"type": "websocket.close", "code": GOING_AWAY, "reason": "the appliance stops"}
-            )
-        nursery.cancel_scope.cancel()
 
     # -- commands -------------------------------------------------------------
 

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # Seconds in which an appliance must be up, and down.
 UP = 30.0
 DOWN = 45.0
+# Gateways that an appliance of a test can have at once.
+SLOTS = 24
 # Below the ports that the system gives to clients, beside those of the packaged defaults.
 _RANGE = range(10_000, 16_000)
 _OURS = "unset"
@@ -71,15 +73,16 @@ def laid_over(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]
 
 def own_config(folder: Path, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """A configuration that meets no other appliance, with more laid over it."""
-    sip, control, rtp = ports(16), ports(8), ports(160)
+    sip = ports(23 * SLOTS)
+    control, rtp = sip + 2 * SLOTS, sip + 3 * SLOTS
     base = {
         "state": str(folder / "state"),
         "server": {"bind": [f"127.0.0.1:{ports()}"]},
         "gateways": {
             "ports": {
-                "sip": {"first": sip, "last": sip + 15},
-                "control": {"first": control, "last": control + 7},
-                "rtp": {"first": rtp, "last": rtp + 159},
+                "sip": {"first": sip, "last": sip + 2 * SLOTS - 1},
+                "control": {"first": control, "last": control + SLOTS - 1},
+                "rtp": {"first": rtp, "last": rtp + 20 * SLOTS - 1},
             }
         },
     }
@@ -260,17 +263,25 @@ class Appliance:
         settings: dict[str, Any] = {"timeout": 30.0, "trust_env": False, **more}
         return httpx.AsyncClient(base_url=self.url, headers=headers, **settings)
 
-    def ws(
+    @asynccontextmanager
+    async def ws(
         self, query: str = "", token: str | None = _OURS, **more: Any
-    ) -> AbstractAsyncContextManager[WebSocketConnection]:
-        """A WebSocket at /ws, as `async with`."""
+    ) -> AsyncIterator[WebSocketConnection]:
+        """A WebSocket at /ws. One that is refused leaks its socket: see tests/api/kit.py."""
         token = self.token if token == _OURS else token
         headers = [(b"Authorization", f"Bearer {token}".encode())] if token else []
         url = f"{self.url.replace('http', 'ws', 1)}/ws" + (f"?{query}" if query else "")
-        opened: AbstractAsyncContextManager[WebSocketConnection] = open_websocket_url(
+        async with open_websocket_url(
             url, extra_headers=headers, max_message_size=64 * 1024 * 1024, **more
-        )
-        return opened
+        ) as connection:
+            try:
+                yield connection
+            finally:
+                # The library leaves the socket open when the server closed first.
+                with trio.CancelScope(shield=True):
+                    with trio.move_on_after(5):
+                        await connection.aclose()
+                    await trio.aclose_forcefully(connection._stream)
 
 
 @asynccontextmanager

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import trio
-
-from tests.appliance import inside, running
+from tests.appliance import running
 
 OPEN = ["/healthz", "/health", "/readyz", "/version", "/openapi.json", "/docs"]
 
@@ -21,10 +19,3 @@ async def test_open_pages_need_no_token(tmp_path: Path) -> None:
         assert (await client.get("/readyz")).json() == {"ready": True, "waiting": []}
         assert (await client.get("/version")).json()["boot"] == 1
         assert await appliance.stop() == 0
-
-
-async def test_inside(tmp_path: Path) -> None:
-    async with inside(tmp_path, heartbeat=0.1) as appliance, appliance.ws() as socket:
-        assert '"hello"' in await socket.get_message()
-        with trio.fail_after(5):
-            assert '"heartbeat"' in await socket.get_message()
