@@ -11,6 +11,10 @@ Run as a script: `python -I -S guardian.py MARKER`.
 import os
 import signal
 import sys
+from collections.abc import Iterable
+
+# A process may fork between our look and its end; one that was killed forks no more.
+PASSES = 4
 
 
 def start_time(pid: int) -> int | None:
@@ -48,25 +52,30 @@ def marked(pid: int, marker: bytes) -> bool:
 
 def end_group(pid: int, started: int, marker: bytes) -> None:
     """Kill a group if it is still the one that was told of: same leader, or marked members."""
-    if start_time(pid) == started:
-        targets = members(pid)
-    else:
-        targets = [member for member in members(pid) if marked(member, marker)]
-    for target in targets:
-        try:
-            os.kill(target, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+    same = start_time(pid) == started
+    for _ in range(PASSES):
+        if not kill(m for m in members(pid) if same or marked(m, marker)):
+            return
 
 
 def end_marked(marker: bytes) -> None:
     """Kill what left its group but still carries our marker."""
-    for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) != os.getpid() and marked(int(name), marker):
-            try:
-                os.kill(int(name), signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                continue
+    for _ in range(PASSES):
+        others = (int(n) for n in os.listdir("/proc") if n.isdigit() and int(n) != os.getpid())
+        if not kill(pid for pid in others if marked(pid, marker)):
+            return
+
+
+def kill(pids: Iterable[int]) -> int:
+    """Kill these; how many there were."""
+    count = 0
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            continue
+        count += 1
+    return count
 
 
 def main() -> None:

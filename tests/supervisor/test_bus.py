@@ -290,6 +290,14 @@ async def test_a_token_of_what_has_not_happened_is_a_gap(bench: Bench) -> None:
         assert await read_up_to(reader, 5) == [1, 2, 3, 4, 5]
 
 
+async def test_from_zero_is_all_that_is_kept_and_no_gap(bench: Bench) -> None:
+    with trio.fail_after(20):
+        await bench.store.write(emit, 50)
+        await retain(bench, 31)
+        reader = bench.log.reader("0", ALL, bench.store)
+        assert await read_up_to(reader, 50) == list(range(31, 51))
+
+
 async def test_the_token_of_the_head_is_no_gap(bench: Bench) -> None:
     with trio.fail_after(20):
         await bench.store.write(emit, 5)

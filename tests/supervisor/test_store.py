@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 import supervisor.store
+from supervisor.child import State
 from supervisor.errors import Rejected, StoreUnavailable
 from supervisor.event import Event, Topics
 from supervisor.store import MAX_BATCH
 from supervisor.transaction import Reading, Transaction
-from tests.supervisor.kit import Bench, Gate, put, word_migrations, words
+from tests.supervisor.kit import Bench, Gate, put, reach, word_migrations, words
 
 
 @pytest.fixture(autouse=True)
@@ -417,3 +418,23 @@ async def test_a_failed_commit_fails_every_command_of_it_and_keeps_none(
         assert await bench.store.read(words) == []
         assert bench.published == []
         assert await bench.store.write(put, "next") == 1
+
+
+async def test_a_writer_that_crashes_answers_who_waits_and_is_restarted(
+    tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    bench = await Bench(tmp_path, [word_migrations]).start(nursery)
+    with trio.fail_after(20):
+        # A bug that no code of the writer expects.
+        bench.database.connection.close()
+        with pytest.raises(StoreUnavailable):
+            await bench.store.write(put, "lost")
+        bench.database.connection = sqlite3.connect(
+            bench.database.path, isolation_level=None, check_same_thread=False
+        )
+        child = bench.tree.child("store")
+        if child.state is not State.RUNNING:
+            await reach(child, State.RUNNING)
+        await bench.store.write(put, "kept")
+        assert await bench.store.read(words) == ["kept"]
+        await bench.close()
