@@ -126,19 +126,31 @@ class CtrlTcp:
     async def run(self) -> None:
         """Read answers and events. Always raises ChannelBroken in the end."""
         decoder = Decoder()
+        deadline = float("inf")
         try:
             while True:
-                with trio.fail_after(FRAME_TIMEOUT if decoder.partial else float("inf")):
+                with trio.fail_at(deadline):
                     data = await self._stream.receive_some(65536)
                 if not data:
                     raise ChannelBroken("it closed")
-                for frame in decoder.feed(data):
+                frames = decoder.feed(data)
+                for frame in frames:
                     await self._take(frame)
+                if not decoder.partial:
+                    deadline = float("inf")
+                elif frames or deadline == float("inf"):
+                    # From its beginning: more of a frame gives it no more time.
+                    deadline = trio.current_time() + FRAME_TIMEOUT
         except trio.TooSlowError:
             error = ChannelBroken("it stalled in the middle of a frame")
             self._answers.fail(str(error))
             raise error from None
-        except (FrameError, msgspec.DecodeError, trio.BrokenResourceError) as cause:
+        except (
+            FrameError,
+            msgspec.DecodeError,
+            RecursionError,
+            trio.BrokenResourceError,
+        ) as cause:
             error = ChannelBroken(str(cause) or type(cause).__name__)
             self._answers.fail(str(error))
             raise error from cause
@@ -151,7 +163,8 @@ class CtrlTcp:
             await trio.aclose_forcefully(self._stream)
 
     async def _take(self, frame: bytes) -> None:
-        message = _decode(frame)
+        # A caller's name may be in any encoding; it must not cost the channel.
+        message = _decode(frame.decode("utf-8", "replace"))
         if message.get("response"):
             self._answers.answer(message.get("token"), message)
         elif message.get("event"):

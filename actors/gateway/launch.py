@@ -79,7 +79,7 @@ class Launch:
             return
         try:
             message = msgspec.json.decode(line, type=dict)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return
         if self.lines is not None and "id" in message:
             self.lines.take(message)

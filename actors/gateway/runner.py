@@ -158,7 +158,7 @@ class ContainerRunner:
             return False
         try:
             state: Json = msgspec.json.decode("".join(output), type=dict)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return False
         return bool(state.get("Running"))
 
@@ -222,7 +222,7 @@ class ContainerRunner:
         text = "\n".join(output)
         try:
             decoded = msgspec.json.decode(text)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             decoded = {"output": text}
         if status != 0:
             raise Rejected("command_failed", f"it ended with status {status}", {"output": text})

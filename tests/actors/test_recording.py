@@ -119,6 +119,6 @@ async def test_a_call_without_sound_has_no_recording(tmp_path: Path) -> None:
 async def test_a_full_disk_is_said_and_leaves_no_half_file(tmp_path: Path) -> None:
     heard = dump(tmp_path, 1.0)
     recording.target(heard).with_suffix(".part").symlink_to("/dev/full")
-    with trio.fail_after(20), pytest.raises(OSError, match="could be written.*No space left"):
+    with trio.fail_after(20), pytest.raises(OSError, match=r"could be written.*No space left"):
         await recording.finish(heard, registry(), "/test")
     assert [p.name for p in tmp_path.iterdir()] == [heard.name]

@@ -32,9 +32,7 @@ class Peer:
         self.got: list[bytes] = []
         self.uri = ""
 
-    async def run(
-        self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as sock:
             await sock.bind(("127.0.0.1", 0))
             self.uri = f"sip:peer@127.0.0.1:{sock.getsockname()[1]}"

@@ -67,7 +67,7 @@ def test_what_is_no_rtmp_address(url: str) -> None:
     ],
 )
 def test_a_host_that_is_not_allowed_is_named(url: str) -> None:
-    with pytest.raises(Rejected, match="is not in gateways.stream_hosts"):
+    with pytest.raises(Rejected, match=r"is not in gateways\.stream_hosts"):
         stream.check_destination(url, HOSTS)
 
 
