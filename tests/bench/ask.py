@@ -86,7 +86,7 @@ async def _bare(count: int) -> float:
     return count / took
 
 
-class _Echoing(pykka.ThreadingActor):  # type: ignore[misc]
+class _Echoing(pykka.ThreadingActor):
     def on_receive(self, message: int) -> int:
         return message
 
