@@ -63,7 +63,9 @@ class HttpConnection(TrioASGIHTTPConnection):
         limits = self.app.dispatcher.limits()
         token = key = request_id = last_event_id = None
         length = 0
+        size = len(scope["raw_path"]) + len(scope["query_string"])
         for name, value in scope["headers"]:
+            size += len(name) + len(value)
             if name == b"authorization":
                 token = bearer(value.decode("latin-1")) or token
             elif name == b"x-api-key":
@@ -76,6 +78,9 @@ class HttpConnection(TrioASGIHTTPConnection):
                 last_event_id = value.decode("latin-1")
             elif name == b"content-length":
                 length = int(value) if value.isdigit() else 0
+        if size > limits.header:
+            # h11 counts only what it has to wait for: what comes at once is counted here.
+            raise ApiError(431, "too_large", f"the head is larger than {limits.header} bytes")
         if length > limits.body:
             raise too_large(limits.body)
         client = scope["client"]
@@ -108,14 +113,19 @@ class HttpConnection(TrioASGIHTTPConnection):
             code=error.code,
         )
         await _send(send, response, head=False, more=True)
-        dropped = 0
-        with trio.move_on_after(DRAIN_TIME):
-            while dropped < DRAIN_BYTES:
-                message = await receive()
-                if message["type"] == "http.disconnect" or not message.get("more_body"):
-                    break
-                dropped += len(message["body"])
+        if error.status in (413, 431):
+            await _drain(receive)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _drain(receive: Receive) -> None:
+    dropped = 0
+    with trio.move_on_after(DRAIN_TIME):
+        while dropped < DRAIN_BYTES:
+            message = await receive()
+            if message["type"] == "http.disconnect" or not message.get("more_body"):
+                break
+            dropped += len(message["body"])
 
 
 async def _body(receive: Receive, limit: int, timeout: float) -> bytes:

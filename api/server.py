@@ -1,7 +1,8 @@
 """Listeners: accept, bound, guard, and hand each connection to hypercorn.
 
-hypercorn shields its writes and waits for ever for a client that does not read; and it has no
-limit on connections. Both are mended here, by what is put between it and the socket.
+hypercorn shields its writes and waits for ever for a client that does not read, keeps a connection
+that its client has closed until the idle time is over, and has no limit on connections. All are
+mended here, mostly by what is put between it and the socket.
 """
 
 from __future__ import annotations
@@ -71,6 +72,14 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         """End it now: also a write that hypercorn has shielded."""
         self.socket.close()
         self.scope.cancel()
+
+
+class Connection(TCPServer):
+    """hypercorn's, without its habit of outliving its client until the idle time is over."""
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        await self.idle_task.stop()
 
 
 class Listeners(Service):
@@ -182,7 +191,7 @@ class Listeners(Service):
         self._per_address[address] += 1
         try:
             with guarded.scope:
-                server = TCPServer(
+                server = Connection(
                     self._app,
                     self._hypercorn,
                     self._worker,

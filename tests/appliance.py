@@ -278,10 +278,12 @@ class Appliance:
                 yield connection
             finally:
                 # The library leaves the socket open when the server closed first.
-                with trio.CancelScope(shield=True):
+                try:
                     with trio.move_on_after(5):
                         await connection.aclose()
-                    await trio.aclose_forcefully(connection._stream)
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await trio.aclose_forcefully(connection._stream)
 
 
 @asynccontextmanager
