@@ -58,8 +58,9 @@ class Keeper(Service):
             await trio.sleep(EVERY)
             context.begin("retention")
             try:
+                await trio.to_thread.run_sync(self._store.database.leave_word)
                 await self.once()
-            except Rejected as error:
+            except (Rejected, OSError) as error:
                 logger.warning("retention_put_off", error=str(error))
             context.idle()
 

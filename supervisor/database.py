@@ -76,6 +76,8 @@ class Database:
     def _refuse_to_start_empty(self) -> bool:
         if self.path.exists():
             if self.path.stat().st_size == 0:
+                if not (self.folder / INSTANCE).exists():
+                    return True  # killed during its very first start: nothing was ever in it
                 raise StoreCorrupt(_advice(self.path, "it is empty"))
             return False
         if (self.folder / INSTANCE).exists():
@@ -222,13 +224,19 @@ class Database:
         partial.chmod(0o600)
         partial.replace(target)
 
+    def leave_word(self) -> None:
+        """Note beside the database how far the log went.
+
+        A copy of it from before that is then noticed, and gets another epoch.
+        """
+        with self.reader() as connection:
+            head = connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0]
+        self._leave_word(self.epoch, self.boot, head)
+
     def close(self) -> None:
         """Close all connections and give the folder free."""
-        # How far the log went, so that a copy of it from earlier in this boot is noticed.
         with suppress(OSError, sqlite3.Error):
-            self._leave_word(
-                self.epoch, self.boot, self._value("SELECT coalesce(max(seq), 0) FROM events")
-            )
+            self.leave_word()
         while True:
             try:
                 self._readers.get_nowait().close()

@@ -8,6 +8,7 @@ ask was tried and costs nearly half of a round trip.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar, cast
 
@@ -68,7 +69,8 @@ class Reply(Generic[R]):
             await trio.lowlevel.checkpoint()
             return self._outcome.unwrap()
         self._task = trio.lowlevel.current_task()
-        _wheel().add(self)
+        if self.deadline != math.inf:
+            _wheel().add(self)
         return cast(R, await trio.lowlevel.wait_task_rescheduled(self._abort))
 
     def _abort(self, _raise: Callable[[], None]) -> trio.lowlevel.Abort:

@@ -1,7 +1,7 @@
 """Real disks that refuse, and real kills: what was answered is there, what was refused is not.
 
-A child program does it, in a mount namespace of its own: the disk is a tmpfs or an ext4 image
-that nobody else sees and that goes with it.
+A child program does it, in a mount namespace of its own: the disk is a tmpfs that nobody else sees
+and that goes with it.
 """
 
 from __future__ import annotations
@@ -17,16 +17,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from supervisor.database import NAME, Database
 from tests.supervisor.kit import word_migrations
 
 ROOT = Path(__file__).parents[2]
 UNSHARE = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-Urm"]
 TMPFS = "mount -t tmpfs -o size=1m tmpfs {0}"
-# The image is made for this test alone and is gone with the last mount of it.
-EXT4 = "mount -o loop {0}.img {0}"
 
 
 def on_a_disk(mount: str, folder: Path, *program: str) -> subprocess.CompletedProcess[str]:
@@ -53,17 +49,9 @@ def seen(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return result
 
 
-@pytest.fixture(scope="module")
-def _may_mount(tmp_path_factory: pytest.TempPathFactory) -> None:
-    done = on_a_disk(TMPFS, tmp_path_factory.mktemp("mount") / "disk", "true")
-    if done.returncode != 0:
-        pytest.skip(f"cannot mount a disk here: {done.stderr.strip()}")
-
-
-@pytest.mark.usefixtures("_may_mount")
 def test_a_full_disk_refuses_writes_serves_reads_and_recovers_by_itself(tmp_path: Path) -> None:
     folder = tmp_path / "disk"
-    saw = seen(on_a_disk(TMPFS, folder, *host("disk", str(folder), "full")))
+    saw = seen(on_a_disk(TMPFS, folder, *host("disk", str(folder))))
     answered = saw["answered"]
     assert len(answered) > 3
     assert saw["refused"] == saw["failing"] == saw["reason"] == "the disk is full"
@@ -76,40 +64,16 @@ def test_a_full_disk_refuses_writes_serves_reads_and_recovers_by_itself(tmp_path
     assert saw["seq"] == len(answered) + 3
 
 
-@pytest.mark.usefixtures("_may_mount")
 def test_a_start_on_a_full_disk_is_refused_in_words(tmp_path: Path) -> None:
     folder = tmp_path / "disk"
     done = on_a_disk(
         f"{TMPFS} && head -c 2000000 /dev/zero > {{0}}/filler; true",
         folder,
-        *host("disk", str(folder), "read-only"),
+        *host("disk", str(folder)),
     )
     assert done.returncode != 0
     assert "supervisor.errors.Fatal" in done.stderr
     assert "cannot be" in done.stderr
-
-
-def test_a_disk_that_turns_read_only_refuses_writes_and_serves_reads(tmp_path: Path) -> None:
-    folder = tmp_path / "disk"
-    image = Path(f"{folder}.img")
-    with image.open("wb") as file:
-        file.truncate(8 * 1024 * 1024)
-    try:
-        made = subprocess.run(
-            ["mkfs.ext4", "-q", str(image)], capture_output=True, timeout=20, check=False
-        )
-    except FileNotFoundError:
-        pytest.skip("no mkfs.ext4 here")
-    assert made.returncode == 0
-    mount = f"{EXT4} 2>&1 || exit 77"
-    done = on_a_disk(mount, folder, *host("disk", str(folder), "read-only"))
-    if done.returncode == 77:
-        pytest.skip(f"cannot mount an image here: {done.stdout.strip()}")
-    saw = seen(done)
-    assert saw["failing"] in ("the disk is read-only", "the disk fails")
-    assert saw["batch"] == [f"insufficient_storage: {saw['failing']}"]
-    assert saw["kept"] == ["before"]
-    assert saw["seqs"] == [1]
 
 
 def test_every_answered_write_survives_a_kill_at_any_moment(tmp_path: Path) -> None:

@@ -438,3 +438,26 @@ async def test_a_writer_that_crashes_answers_who_waits_and_is_restarted(
         await bench.store.write(put, "kept")
         assert await bench.store.read(words) == ["kept"]
         await bench.close()
+
+
+def failing(bench: Bench) -> str | None:
+    return bench.store.failing
+
+
+async def test_a_disk_that_turns_read_only_refuses_writes_and_serves_reads(bench: Bench) -> None:
+    """SQLite itself refuses, as it does when the file system was mounted read-only under it."""
+    reader = bench.log.reader(None, Topics(["store"]), bench.store)
+    await bench.store.write(put, "before")
+    bench.store.database.connection.execute("PRAGMA query_only = ON")
+    with pytest.raises(StoreUnavailable, match="read-only"):
+        await bench.store.write(put, "refused")
+    assert failing(bench) == "the disk is read-only"
+    assert await bench.store.read(words) == ["before"]
+    bench.store.database.connection.execute("PRAGMA query_only = OFF")
+    with trio.fail_after(10):
+        told = await reader.read()
+    assert isinstance(told, list)
+    assert [event.type for event in told] == ["store.failed", "store.recovered"]
+    assert failing(bench) is None
+    await bench.store.write(put, "after")
+    assert await bench.store.read(words) == ["before", "after"]
