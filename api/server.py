@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import ssl
 from collections import Counter
 from collections.abc import Callable
@@ -35,21 +36,46 @@ REST = 0.1
 
 
 class GuardedStream(trio.abc.HalfCloseableStream):
-    """A socket stream with a deadline on each write and a way to end it from outside."""
+    """A socket stream with a deadline on each write and a way to end it from outside.
+
+    hypercorn writes an answer's head, its body and then nothing, one after the other. The head is
+    held until what follows it: one system call, and mostly one packet, instead of three writes.
+    """
 
     def __init__(self, stream: trio.SocketStream, write_timeout: float) -> None:
         self._stream = stream
         self._write_timeout = write_timeout
+        self._held = b""
         self.scope = trio.CancelScope()
         self.socket = stream.socket
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send, or break the connection: a client that does not read is none."""
+        data = self._held + bytes(data)
+        if not self._held and _is_head(data):
+            self._held = data
+            return
+        self._held = b""
+        rest = data[self._send_now(data) :]
+        if not rest:
+            return  # no checkpoint: hypercorn has just passed one, at its lock
         with trio.move_on_after(self._write_timeout) as timeout:
-            await self._stream.send_all(data)
+            await self._stream.send_all(rest)
         if timeout.cancelled_caught:
+            # Whoever wrote may hold what its reader waits for: nothing here unwinds by itself.
+            self._unwind()
             await trio.aclose_forcefully(self._stream)
             raise trio.BrokenResourceError("the client does not read")
+
+    def _send_now(self, data: bytes) -> int:
+        """How much the socket takes without waiting: nearly always all, without a deadline."""
+        if not data:
+            return 0
+        try:
+            return os.write(self.socket.fileno(), data)
+        except OSError:
+            # Full, or broken: the stream waits, or says what is wrong with it.
+            return 0
 
     async def wait_send_all_might_not_block(self) -> None:
         """See trio.abc.SendStream."""
@@ -61,12 +87,17 @@ class GuardedStream(trio.abc.HalfCloseableStream):
 
     async def send_eof(self) -> None:
         """See trio.abc.HalfCloseableStream."""
+        if self._held:
+            await self.send_all(b"")
         await self._stream.send_eof()
 
     async def aclose(self) -> None:
         """Close; what still runs for this connection has a little time left."""
-        self.scope.deadline = min(self.scope.deadline, trio.current_time() + UNWIND)
+        self._unwind()
         await self._stream.aclose()
+
+    def _unwind(self) -> None:
+        self.scope.deadline = min(self.scope.deadline, trio.current_time() + UNWIND)
 
     def abort(self) -> None:
         """End it now: also a write that hypercorn has shielded."""
@@ -80,6 +111,11 @@ class Connection(TCPServer):
     async def _read_data(self) -> None:
         await super()._read_data()
         await self.idle_task.stop()
+
+
+def _is_head(data: bytes) -> bool:
+    """The head of a final answer; one of 1xx is waited for as it is."""
+    return data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 1")
 
 
 class Listeners(Service):

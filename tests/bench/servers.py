@@ -100,7 +100,7 @@ def until_up(server: Server, path: str, running: subprocess.Popen[bytes]) -> Non
 # -- the appliance ----------------------------------------------------------------
 
 
-def write_config(place: Path, port: int, token: str) -> Path:
+def write_config(place: Path, port: int, token: str, linger: float = 10.0) -> Path:
     """A configuration with a profile that costs nothing, and without a limit of requests."""
     config = {
         "state": str(place / "state"),
@@ -109,12 +109,14 @@ def write_config(place: Path, port: int, token: str) -> Path:
         "limits": {"requests_per_minute": 0},
         "log": {"level": "warning"},
         "gateways": {
+            "linger": linger,
+            "starting_at_once": 16,
             "profiles": {
                 "trivial": {
                     "command": ["sleep", "600"],
-                    "ready": {"when": "running", "seconds": 0.1},
+                    "ready": {"when": "running", "seconds": 0.005},
                 }
-            }
+            },
         },
     }
     file = place / "switchboard.yaml"
