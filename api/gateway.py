@@ -149,7 +149,9 @@ class GatewayApi:
                 raise ApiError(422, "invalid", f"{name[:80]!r} is no name for a field")
         if len(msgspec.json.encode(request)) > MAX_REQUEST:
             raise ApiError(422, "invalid", f"a start has at most {MAX_REQUEST} bytes")
-        message = StartGateway(known.gw_id, known.room, known.main_app, request, call.key)
+        # A key is its caller's: another's may be the same.
+        key = None if call.key is None else f"{call.caller}/{call.key}"
+        message = StartGateway(known.gw_id, known.room, known.main_app, request, key)
         return StartedAnswer(data=await self._router.ask(message, START_TIMEOUT))
 
     async def stop(self, call: Call[Nothing, StopRequest]) -> StoppedAnswer:

@@ -85,7 +85,12 @@ class WebSocketConnection(TrioASGIWebsocketConnection):
                 stopping, revoked = streams.stopping.wait, streams.revoked(request, want)
                 nursery.start_soon(close_when, stopping, GOING_AWAY, "the appliance stops")
                 nursery.start_soon(close_when, revoked, POLICY_VIOLATION, "the token has changed")
-                await self._read(receive, request, write, nursery)
+
+                async def written() -> None:
+                    async with lock:
+                        return
+
+                await self._read(receive, request, write, written, nursery)
                 nursery.cancel_scope.cancel()
         finally:
             streams.subscribers -= 1
@@ -104,13 +109,17 @@ class WebSocketConnection(TrioASGIWebsocketConnection):
 
     # -- commands -------------------------------------------------------------
 
-    async def _read(self, receive: Any, opened: Request, write: Any, nursery: trio.Nursery) -> None:
+    async def _read(
+        self, receive: Any, opened: Request, write: Any, written: Any, nursery: trio.Nursery
+    ) -> None:
         """Take commands until the client goes. Past the limit it waits, and so does the client."""
         slots = trio.Semaphore(self.app.dispatcher.limits().in_flight_per_socket)
         while True:
             message = await receive()
             if message["type"] == "websocket.disconnect":
                 return
+            # From a client that does not take its answers no more is taken: they are in memory.
+            await written()
             text = message.get("text")
             if text is None:
                 await write(_problem(None, 400, "commands are text frames of JSON"))
@@ -119,12 +128,17 @@ class WebSocketConnection(TrioASGIWebsocketConnection):
             nursery.start_soon(self._answer, text, opened, write, slots)
 
     async def _answer(self, text: str, opened: Request, write: Any, slots: trio.Semaphore) -> None:
+        # The slot is held until the answer is written: a client that reads none gets no more.
+        try:
+            await write(await self._perform(text, opened))
+        finally:
+            slots.release()
+
+    async def _perform(self, text: str, opened: Request) -> bytes:
         try:
             command = _decode(text)
         except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
-            slots.release()
-            await write(_problem(_id_of(text), 400, f"not a command: {error}"))
-            return
+            return _problem(_id_of(text), 400, f"not a command: {error}")
         path, _, query = command.path.partition("?")
         body = bytes(command.body)
         request = Request(
@@ -137,20 +151,19 @@ class WebSocketConnection(TrioASGIWebsocketConnection):
             command.idempotency_key,
             identity=opened.identity,
         )
-        try:
-            timeout = self.app.dispatcher.limits().request_timeout
-            with trio.move_on_after(timeout) as deadline:
-                answer = await self.app.dispatcher.run(request)
-        finally:
-            slots.release()
+        dispatcher = self.app.dispatcher
+        operation = dispatcher.table.find(request.method, path)[0]
+        timeout = operation.timeout if operation is not None else None
+        with trio.move_on_after(timeout or dispatcher.limits().request_timeout) as deadline:
+            answer = await dispatcher.run(request)
         if deadline.cancelled_caught:
-            await write(_problem(command.id, 504, "it took too long; it may still be done"))
-            return
+            return _problem(command.id, 504, "it took too long; it may still be done")
         is_json = (b"content-type", b"application/json") in answer.headers
         shown = answer.body if is_json else msgspec.json.encode(answer.body.decode("utf-8"))
-        await write(
-            b'{"id":%s,"status":%d,"body":%s}'
-            % (msgspec.json.encode(command.id), answer.status, shown)
+        return b'{"id":%s,"status":%d,"body":%s}' % (
+            msgspec.json.encode(command.id),
+            answer.status,
+            shown,
         )
 
 
