@@ -78,13 +78,16 @@ class GatewayActor(Launching):
     async def on_start(self) -> None:
         """Take up what the row says; launch again what was meant to be up."""
         me = self.context.child.ref
-        self._media = Media(self._gw_id, self._services, self.context.path, me, self.post)
+        path, services = self.context.path, self._services
+        self._media = Media(self._gw_id, services, path, me, self.post, self._held)
         record = self._record = await self._services.store.read(records.load, self._gw_id)
         if record is None:
             return
         self._transcripts = await self._services.store.read(
             records.transcripts, self._gw_id, record.session
         )
+        rule = self._rule()
+        self._window = RestartWindow(Intensity(rule.limit, rule.seconds))
         self.spawn(self._media.finish_all)
         self.spawn(self._media.transcribe_pending)
         if record.state is State.DOWN:
@@ -262,7 +265,8 @@ class GatewayActor(Launching):
             try:
                 await self._save(kind, data or {})
             except Rejected:
-                if not isinstance(event, machine.Exited | machine.Retry):
+                refused = isinstance(event, machine.Stop) or before is State.STARTING
+                if refused and not isinstance(event, machine.Exited):
                     record.state = before
                     raise
                 # What has ended has ended, whether or not the disk takes it: the next start

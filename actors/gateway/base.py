@@ -106,7 +106,11 @@ class GatewayBase(Actor[Any]):
             assert record is not None
             if launch is not None and record.main_app in self._services.settings().profiles:
                 record.state = State.RESTARTING
-                await self._save("gateway.restarting", {"reason": "its profile was changed"})
+                try:
+                    await self._save("gateway.restarting", {"reason": "its profile was changed"})
+                except Rejected:
+                    record.state, self._profile_stale = State.UP, True
+                    raise
                 # Its end belongs to a generation that is over: it is not a death.
                 self._generation += 1
                 self._launch = None

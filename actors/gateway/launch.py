@@ -65,6 +65,8 @@ class Launch:
         self._pattern = re.compile(profile.ready.pattern) if profile.ready.pattern else None
         self._stopping = False
         self._ended = trio.Event()
+        # There is something that can be stopped, or there will be nothing.
+        self._begun = trio.Event()
         # Something the watch should look at: the end, or a broken channel.
         self._stir = trio.Event()
 
@@ -99,6 +101,7 @@ class Launch:
             async with trio.open_nursery() as nursery:
                 done: list[Exit] = []
                 await nursery.start(self._run_to_end, done)
+                self._begun.set()
                 try:
                     with trio.fail_after(self.profile.ready.timeout):
                         await self._get_ready(nursery, done)
@@ -116,6 +119,7 @@ class Launch:
                 how = done[0]
         except* CannotStart as group:
             reason = f"cannot be started: {group.exceptions[0]}"
+        self._begun.set()
         if self.lines is not None:
             self.lines.close()
         return self._outcome(reason, how)
@@ -129,7 +133,7 @@ class Launch:
 
     def _outcome(self, reason: str | None, how: Exit | None) -> Outcome:
         last = self.runner.last_lines()
-        taken = any(_PORT_TAKEN.search(line) for line in last)
+        taken = any(_PORT_TAKEN.search(line) for line in (reason or "", *last))
         words = [part for part in (reason, str(how) if how else None) if part]
         text = "; ".join(words) or "gone"
         if last and not (how is not None and how.asked and reason is None):
@@ -234,6 +238,7 @@ class Launch:
         """End it: the actor is told by the end of `run`."""
         self._stopping = True
         self._stir.set()
+        await self._begun.wait()
         await self.runner.stop(self.profile.stop.grace, force)
 
 

@@ -22,17 +22,29 @@ Post = Callable[[RecordingFinished | TranscriptDone], Awaitable[None]]
 
 # Recordings of one appliance that are transcribed at once: it takes a core each.
 TRANSCRIBING_AT_ONCE = 1
+# A call's end is told a moment before its file is closed: how often, and after how many seconds,
+# it is looked again. What is still open then belongs to a call that goes on.
+LOOKS, LOOK_AGAIN = 4, 0.5
 
 
 class Media:
     """One gateway's."""
 
-    def __init__(self, gw_id: str, services: Services, owner: str, me: AnyRef, post: Post) -> None:
+    def __init__(
+        self,
+        gw_id: str,
+        services: Services,
+        owner: str,
+        me: AnyRef,
+        post: Post,
+        held: Callable[[Path], bool],
+    ) -> None:
         self._gw_id = gw_id
         self._services = services
         self._owner = owner
         self._me = me
         self._post = post
+        self._held = held
         self._finishing = trio.Lock()
         self._transcribing: set[str] = set()
         self._at_work = 0
@@ -53,13 +65,22 @@ class Media:
     async def finish_all(self) -> None:
         """Finish every recording of this gateway that was not; also those of before a restart."""
         with self._working():
-            await self._finish_all()
+            for _ in range(LOOKS):
+                if await self._finish_closed():
+                    return
+                await trio.sleep(LOOK_AGAIN)
 
-    async def _finish_all(self) -> None:
+    async def _finish_closed(self) -> bool:
+        """Finish what nobody writes to any more; is that all?"""
+        complete = True
         async with self._finishing:
             base = self._services.folder / "recordings" / self._gw_id
-            for dump in sorted(base.glob("*/dump-*-dec.wav")):
-                await self._finish(dump.absolute())
+            for dump in sorted(base.resolve().glob("*/dump-*-dec.wav")):
+                if self._held(dump):
+                    complete = False
+                else:
+                    await self._finish(dump)
+        return complete
 
     async def _finish(self, dump: Path) -> None:
         try:

@@ -56,6 +56,10 @@ def prepare(
     values = render.fields(record.request, settings.address, ports, folder, recordings)
     rendered = render.render(profile, record.request, values, folder)
     render.write_files(rendered, folder)
+    # baresip cuts the names of its files at 128 characters: it gets a short way to the folder.
+    shortcut = folder / "recordings"
+    shortcut.unlink(missing_ok=True)
+    shortcut.symlink_to(recordings)
     launch = Launch(profile, record.gw_id, settings.address, ports, on_event)
     if profile.use_container and profile.container is not None:
         engine = Engine(profile.container, services.registry.instance, record.gw_id)

@@ -8,9 +8,11 @@ the length; so the length is counted from the file's size, and ffmpeg is told th
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from supervisor import guardian
 from supervisor.orphans import Registry
 from supervisor.process import Command, Process
 
@@ -61,6 +63,17 @@ def dumps(folder: Path) -> list[Path]:
 def recorded(folder: Path) -> float:
     """Seconds recorded and not yet finished: of each call its longer direction."""
     return sum(max(seconds(dump), seconds(_sent(dump))) for dump in dumps(folder))
+
+
+def held_open(group: int) -> set[Path]:
+    """The files that the processes of a group have open (proc(5))."""
+    found = set()
+    for pid in guardian.members(group):
+        with suppress(OSError):
+            for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+                with suppress(OSError):
+                    found.add(descriptor.readlink())
+    return found
 
 
 def _sent(dump: Path) -> Path:

@@ -248,9 +248,9 @@ class ContainerRunner:
 async def call_engine(
     argv: list[str], registry: Registry, owner: str, timeout: float = ENGINE_TIMEOUT
 ) -> tuple[int, list[str]]:
-    """Run the engine's command; its exit status (124: took too long) and its lines.
+    """Run the engine's command; its exit status and its lines.
 
-    Raises CannotStart when there is no such command.
+    124: it took too long; 127: there is no such command.
     """
     lines: list[str] = []
     process = Process(Command(argv, owner=owner), registry, lines.append)
@@ -259,7 +259,7 @@ async def call_engine(
             ended = await process.run()
             return ended.status, lines
     except OSError as error:
-        raise CannotStart(f"{argv[0]}: {error.strerror}") from error
+        return 127, [f"{argv[0]}: {error.strerror}"]
     return 124, [*lines, f"no end within {timeout:g} s"]
 
 
@@ -268,9 +268,6 @@ async def remove_container(profile: Profile, gw_id: str, registry: Registry) -> 
     if profile.container is None:
         return
     engine = Engine(profile.container, registry.instance, gw_id)
-    try:
-        status, output = await call_engine(engine.remove(), registry, f"gateway/{gw_id}")
-    except CannotStart as error:
-        status, output = 127, [str(error)]
+    status, output = await call_engine(engine.remove(), registry, f"gateway/{gw_id}")
     if status != 0:
         logger.error("container_left", gw_id=gw_id, output=output[-3:])

@@ -39,14 +39,15 @@ class Talking(GatewayBase):
         told = self._calls.take(event, trio.current_time())
         if told:
             await self._write_or_log(records.tell_all, self._gw_id, told)
-        for kind, _data in told:
+        for kind, data in told:
             if kind == "gateway.call_established":
                 self._start_stream()
             elif kind == "gateway.call_closed":
                 if not self._calls.talking:
                     self._stop_stream()
                 self.spawn(self._media.finish_all)
-                self._redial_later()
+                if data["direction"] == "outgoing":
+                    self._redial_later()
                 await self._renew_if_quiet()
 
     async def _dial(self, generation: int) -> None:
@@ -55,7 +56,9 @@ class Talking(GatewayBase):
             return
         self._dialled_at = trio.current_time()
         try:
-            await launch.channel.command("dial", str(record.request["dial"]))
+            answer = await launch.channel.command("dial", str(record.request["dial"]))
+            if not answer.get("ok", False):
+                raise Rejected("command_failed", str(answer.get("data") or "dial was refused"))
         except Rejected as error:
             await self._announce("gateway.dial_failed", {"reason": str(error)})
             if generation == self._generation:
@@ -101,6 +104,15 @@ class Talking(GatewayBase):
         if self._streaming is not None:
             self._streaming.set()
             self._streaming = None
+
+    def _held(self, dump: Path) -> bool:
+        """Is a call's file still being written?"""
+        launch = self._launch
+        if launch is None:
+            return False
+        pid = launch.runner.pid
+        # Into a container nobody can look: its files are left alone while anybody talks.
+        return self._calls.talking if pid is None else dump in recording.held_open(pid)
 
     async def _recording_finished(self, done: RecordingFinished) -> None:
         record = self._record
@@ -168,7 +180,8 @@ class Talking(GatewayBase):
         if record is None:
             raise Rejected("not_found", f"gateway {self._gw_id!r} was never started")
         recorded = record.recorded
-        if launch is not None and launch.profile.record:
+        profile = self._services.settings().profiles.get(record.main_app)
+        if profile is not None and profile.record:
             folder = self._services.session_folder(record.gw_id, record.session)
             recorded = max(recorded + recording.recorded(folder), self._shown)
             self._shown = recorded

@@ -34,14 +34,14 @@ FACTS = {"call_id": "c1", "direction": "incoming", "peer": PEER}
 def test_a_call_from_ring_to_end() -> None:
     calls = Calls()
     assert calls.take(event("CALL_INCOMING"), 10.0) == [("gateway.call_ringing", FACTS)]
-    assert not calls.talking
+    talking = [calls.talking]
     assert calls.take(event("CALL_ESTABLISHED"), 11.0) == [("gateway.call_established", FACTS)]
-    assert calls.talking
+    talking.append(calls.talking)
     told = calls.take(event("CALL_CLOSED", param="Connection reset by peer"), 15.25)
     closed = {**FACTS, "reason": "Connection reset by peer", "seconds": 4.25}
     assert told == [("gateway.call_closed", closed)]
     assert len(calls) == 0
-    assert not calls.talking
+    assert [*talking, calls.talking] == [False, True, False]
 
 
 def test_an_automatically_answered_call_begins_with_established() -> None:

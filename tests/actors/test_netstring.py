@@ -81,8 +81,8 @@ def test_frames_before_a_broken_one_are_lost_with_it() -> None:
 
 def test_partial_tells_of_a_frame_that_has_begun() -> None:
     decoder = Decoder()
-    assert not decoder.partial
-    decoder.feed(b"5:he")
-    assert decoder.partial
-    assert decoder.feed(b"llo,") == [b"hello"]
-    assert not decoder.partial
+    partial = [decoder.partial]
+    for piece in (b"5:he", b"llo,", b"0:,", b"1"):
+        decoder.feed(piece)
+        partial.append(decoder.partial)
+    assert partial == [False, True, False, False, True]
