@@ -114,12 +114,13 @@ class Actor(Service, Generic[M]):
 
     _done = False
 
-    def _over(self) -> bool:
-        return self._done or self.context.stopping
-
     async def _receive_loop(self, context: Context) -> None:
         mailbox = self.mailbox
-        while not self._over():
+        # Looked at after every message: without the calls it takes to ask the context.
+        child = context.child
+        if self._done or context.stopping:
+            return
+        while True:
             item = await mailbox.take()
             budget = self.budget
             while True:
@@ -127,7 +128,7 @@ class Actor(Service, Generic[M]):
                     await self._ask(context, item)
                 elif item is not WAKE:
                     await self._tell(context, item)  # type: ignore[arg-type]
-                if self._over():
+                if self._done or child.stop_reason is not None:
                     return
                 budget -= 1
                 if not budget:
@@ -154,10 +155,11 @@ class Actor(Service, Generic[M]):
 
     async def _ask(self, context: Context, envelope: Envelope) -> None:
         reply = envelope.reply
-        if reply.expired:
-            return
+        now = trio.current_time()
+        if reply.done or now >= reply.deadline:
+            return  # there is nobody left to answer
         context.doing = type(envelope.message).__name__
-        context.doing_since = trio.current_time()
+        context.doing_since = now
         began = time.perf_counter_ns()
         self._reply = reply
         try:

@@ -142,14 +142,11 @@ class Mailbox:
     async def take(self) -> Message | Envelope | _Wake:
         """The next item, when there is one."""
         item: Message | Envelope | _Wake = await self._receive.receive()
-        self._count_out(item)
-        return item
-
-    def _count_out(self, item: Message | Envelope | _Wake) -> None:
         if item is WAKE:
             self._woken = False
         else:
             self.depth -= 1
+        return item
 
     def take_nowait(self) -> Message | Envelope | _Wake | None:
         """The next item, or None. Coalesced messages come when nothing else waits."""
@@ -158,7 +155,10 @@ class Mailbox:
         except trio.WouldBlock:
             # Slots need no token of their own: a full channel had no room for one.
             return self._slots.pop(next(iter(self._slots))) if self._slots else None
-        self._count_out(item)
+        if item is WAKE:
+            self._woken = False
+        else:
+            self.depth -= 1
         return item
 
     def close(self, reason: str) -> None:

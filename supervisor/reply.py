@@ -39,11 +39,6 @@ class Reply(Generic[R]):
         """Is it answered, expired, or has the asker gone?"""
         return self._outcome is not None
 
-    @property
-    def expired(self) -> bool:
-        """Is there nobody left to answer?"""
-        return self._outcome is not None or trio.current_time() >= self.deadline
-
     def set(self, value: R) -> None:
         """Answer."""
         self._resolve(outcome.Value(value))
