@@ -273,10 +273,14 @@ class Listeners(Service):
 
 
 def tls_context(tls: Tls) -> ssl.SSLContext:
-    """For a server, TLS 1.2 and later. Raises OSError or ssl.SSLError for unusable files."""
+    """For a server, TLS 1.2 and later. Raises OSError for files that cannot be used."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(tls.certificate, tls.key)
+    try:
+        context.load_cert_chain(tls.certificate, tls.key)
+    except OSError as error:
+        what = f"cannot use {tls.certificate} with {tls.key}: {error.strerror or error}"
+        raise OSError(error.errno, what) from error
     context.set_alpn_protocols(["http/1.1"])
     return context
 
@@ -320,6 +324,7 @@ def _hypercorn_config(limits: Limits) -> HypercornConfig:
     config = HypercornConfig()
     config.h11_max_incomplete_size = limits.header
     config.keep_alive_timeout = limits.read_timeout
+    config.ssl_handshake_timeout = limits.read_timeout
     config.keep_alive_max_requests = 1_000_000_000
     config.websocket_max_message_size = limits.body
     config.include_server_header = False

@@ -52,6 +52,9 @@ def ports(count: int = 1, address: str = "127.0.0.1") -> int:
 def _free(address: str, port: int) -> bool:
     for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
         with socket.socket(socket.AF_INET, kind) as attempt:
+            if kind is socket.SOCK_STREAM:
+                # What lingers of a connection that is over is no listener.
+                attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 attempt.bind((address, port))
             except OSError:

@@ -7,6 +7,7 @@ used · 4 the appliance cannot be reached · 5 it refused.
 from __future__ import annotations
 
 import json
+import ssl
 import sys
 import urllib.parse
 from collections.abc import Callable
@@ -52,12 +53,15 @@ class Client:
 
     url: str
     token: str | None
+    # None verifies as browsers do.
+    tls: ssl.SSLContext | None = None
 
     def call(self, method: str, path: str, body: Any = None, timeout: float = 60.0) -> Any:
         """One operation's answer; ends with status 4 or 5 when there is none."""
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         try:
-            with httpx.Client(verify=True, timeout=timeout, trust_env=False) as client:
+            verify = self.tls or True
+            with httpx.Client(verify=verify, timeout=timeout, trust_env=False) as client:
                 answer = client.request(method, self.url + path, json=body, headers=headers)
         except httpx.HTTPError as error:
             fail(
@@ -89,8 +93,11 @@ def local_client(config: Path | None, url: str | None, token: str | None) -> Cli
     except ConfigError:
         # A broken file must not keep anybody from asking the appliance that runs.
         settings = load(None)
+    tls = None
     if url is None:
-        scheme = "https" if settings.server.tls else "http"
+        scheme = "http"
+        if settings.server.tls is not None:
+            scheme, tls = "https", _just(settings.server.tls.certificate)
         address = settings.server.bind[0].replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]")  # noqa: S104
         url = f"{scheme}://{address}"
     if token is None:
@@ -99,7 +106,18 @@ def local_client(config: Path | None, url: str | None, token: str | None) -> Cli
             token = file.read_text().strip()
         except OSError:
             token = None
-    return Client(url.rstrip("/"), token)
+    return Client(url.rstrip("/"), token, tls)
+
+
+def _just(certificate: str) -> ssl.SSLContext | None:
+    """Trust in one certificate, whatever name or address it is for: the local appliance's own."""
+    try:
+        context = ssl.create_default_context(cafile=certificate)
+    except OSError:
+        return None
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
 
 
 def client_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -86,6 +86,6 @@ async def _once(client: Client, follower: _Follower) -> None:
         query["since"] = follower.since
     url = client.url.replace("http", "ws", 1) + "/ws?" + urllib.parse.urlencode(query)
     headers = [(b"Authorization", f"Bearer {client.token}".encode())] if client.token else []
-    async with open_websocket_url(url, extra_headers=headers) as socket:
+    async with open_websocket_url(url, client.tls, extra_headers=headers) as socket:
         while follower.left != 0:
             follower.take(json.loads(await socket.get_message()))

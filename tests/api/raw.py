@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import trio
 
@@ -20,31 +22,55 @@ class Answer:
     body: bytes
 
 
+@dataclass
+class Sent:
+    """One server-sent event."""
+
+    id: str | None
+    kind: str
+    data: dict[str, Any]
+
+
 class Raw:
     """A connection."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self.stream = stream
         self._buffer = b""
+        self._text = b""
 
     async def send(self, data: bytes | str) -> None:
         await self.stream.send_all(data.encode() if isinstance(data, str) else data)
 
     async def answer(self) -> Answer:
         """The next answer. Raises EOFError when there is none."""
-        head = (await self._until(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        headers = {
-            name.strip().lower(): value.strip()
-            for name, _, value in (line.partition(":") for line in head[1:] if line)
-        }
+        head = await self.head()
         body = b""
-        if headers.get("transfer-encoding") == "chunked":
+        if head.headers.get("transfer-encoding") == "chunked":
             while size := int((await self._until(b"\r\n")).strip(), 16):
                 body += (await self._exactly(size + 2))[:-2]
             await self._exactly(2)
         else:
-            body = await self._exactly(int(headers.get("content-length", "0")))
-        return Answer(int(head[0].split()[1]), headers, body)
+            body = await self._exactly(int(head.headers.get("content-length", "0")))
+        return Answer(head.status, head.headers, body)
+
+    async def head(self) -> Answer:
+        """The head of an answer whose body does not end, such as a stream of events."""
+        lines = (await self._until(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        pairs = (line.partition(":") for line in lines[1:] if line)
+        headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
+        return Answer(int(lines[0].split()[1]), headers, b"")
+
+    async def sent(self) -> Sent:
+        """The next server-sent event. Raises EOFError at the end of the stream."""
+        while b"\n\n" not in self._text:
+            size = int((await self._until(b"\r\n")).strip(), 16)
+            self._text += (await self._exactly(size + 2))[:-2]
+            if not size:
+                raise EOFError
+        text, _, self._text = self._text.partition(b"\n\n")
+        fields = dict(line.split(": ", 1) for line in text.decode().split("\n"))
+        return Sent(fields.get("id"), fields["event"], json.loads(fields["data"]))
 
     async def rest(self) -> bytes:
         """All that comes until the other side closes."""
@@ -92,14 +118,14 @@ def request(
     path: str,
     body: bytes = b"",
     length: int | None = None,
-    **headers: str,
+    headers: Mapping[str, str] | None = None,
 ) -> bytes:
     """A request with the admin token; `length` is what it says of its body."""
     lines = [
         f"{method} {path} HTTP/1.1",
         "Host: x",
         f"Authorization: Bearer {appliance.token}",
-        *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items()),
+        *(f"{name}: {value}" for name, value in (headers or {}).items()),
     ]
     if body or length is not None:
         lines.append(f"Content-Length: {len(body) if length is None else length}")

@@ -95,7 +95,7 @@ async def test_a_client_that_goes_on_sending_gets_its_answer(
 ) -> None:
     async with raw(tight) as connection:
         head = (
-            request(tight, "POST", "/system/tokens", Transfer_Encoding="chunked")
+            request(tight, "POST", "/system/tokens", headers={"Transfer-Encoding": "chunked"})
             if chunked
             else request(tight, "POST", "/system/tokens", length=50 * len(MEGABYTE))
         )
@@ -215,8 +215,7 @@ async def test_what_is_no_http_is_answered_or_closed(tight: Appliance) -> None:
         b"GET /healthz\r\n\r\n",
         b"GET /healthz HTTP/1.1\r\n\r\n",
         b"POST /system/tokens HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
-        b"POST /system/tokens HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n"
-        + b"Content-Length: 6\r\n\r\nabcdef",
+        b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",
         b"POST /system/tokens HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"GET /healthz HTTP/1.1\r\nHost: x\r\nA\0B: c\r\n\r\n",
         b"GET /\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n",

@@ -217,7 +217,7 @@ async def test_errors_have_the_shape_of_their_surface(shared: Appliance) -> None
         await command(socket, 4, "PUT", "/gateway/start")
         await command(socket, 5, "GET", "/nothing")
         got = await answers(socket, [1, 2, 3, 4, 5])
-    assert {id: answer["status"] for id, answer in got.items()} == {
+    assert {number: answer["status"] for number, answer in got.items()} == {
         1: 404,
         2: 400,
         3: 422,
