@@ -64,11 +64,7 @@ class Client:
             with httpx.Client(verify=verify, timeout=timeout, trust_env=False) as client:
                 answer = client.request(method, self.url + path, json=body, headers=headers)
         except httpx.HTTPError as error:
-            fail(
-                f"no appliance answers at {self.url} ({error}). Is it running? Start it with "
-                "`switchboard serve`, or name another with --url.",
-                UNREACHABLE,
-            )
+            self.unreachable(error)
         try:
             decoded = answer.json()
         except ValueError:
@@ -83,6 +79,15 @@ class Client:
             lines.append("Give a token with --token, $SWITCHBOARD_TOKEN, or run this where the")
             lines.append("state folder's admin.token can be read.")
         fail("\n".join(lines), REFUSED)
+
+    def unreachable(self, error: Exception) -> NoReturn:
+        """End with status 4."""
+        why = str(error) or str(error.__cause__ or type(error).__name__)
+        fail(
+            f"no appliance answers at {self.url} ({why}). Is it running? Start it with "
+            "`switchboard serve`, or name another with --url.",
+            UNREACHABLE,
+        )
 
 
 def local_client(config: Path | None, url: str | None, token: str | None) -> Client:

@@ -16,7 +16,7 @@ from trio_websocket import (
     open_websocket_url,
 )
 
-from api.cli.base import REFUSED, UNREACHABLE, Client, fail
+from api.cli.base import REFUSED, Client, fail
 from supervisor.backoff import Backoff
 
 AGAIN = Backoff(first=0.5, cap=10.0)
@@ -75,7 +75,7 @@ async def follow(
                 body = (error.body or b"").decode("utf-8", "replace")
                 fail(f"refused with {error.status_code}: {body}", REFUSED)
             if not follower.connected:
-                fail(f"no appliance answers at {client.url} ({error})", UNREACHABLE)
+                client.unreachable(error)
             follower.failures += 1
             await trio.sleep(AGAIN.delay(follower.failures, rng))
 
