@@ -18,6 +18,7 @@ from typing import Any
 
 import trio
 from hypercorn.config import Config as HypercornConfig
+from hypercorn.events import Event, RawData
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
@@ -51,31 +52,28 @@ class GuardedStream(trio.abc.HalfCloseableStream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send, or break the connection: a client that does not read is none."""
-        data = self._held + bytes(data)
-        if not self._held and _is_head(data):
-            self._held = data
-            return
-        self._held = b""
-        rest = data[self._send_now(data) :]
-        if not rest:
-            return  # no checkpoint: hypercorn has just passed one, at its lock
+        data, self._held = self._held + bytes(data), b""
         with trio.move_on_after(self._write_timeout) as timeout:
-            await self._stream.send_all(rest)
+            await self._stream.send_all(data)
         if timeout.cancelled_caught:
             # Whoever wrote may hold what its reader waits for: nothing here unwinds by itself.
             self._unwind()
             await trio.aclose_forcefully(self._stream)
             raise trio.BrokenResourceError("the client does not read")
 
-    def _send_now(self, data: bytes) -> int:
-        """How much the socket takes without waiting: nearly always all, without a deadline."""
-        if not data:
-            return 0
+    def send_now(self, data: bytes) -> bool:
+        """Send without waiting; False when the rest must be waited for, with `send_all(b"")`."""
+        if not self._held and _is_head(data):
+            self._held = data
+            return True
+        data = self._held + data
         try:
-            return os.write(self.socket.fileno(), data)
+            sent = os.write(self.socket.fileno(), data) if data else 0
         except OSError:
             # Full, or broken: the stream waits, or says what is wrong with it.
-            return 0
+            sent = 0
+        self._held = data[sent:]
+        return not self._held
 
     async def wait_send_all_might_not_block(self) -> None:
         """See trio.abc.SendStream."""
@@ -106,7 +104,23 @@ class GuardedStream(trio.abc.HalfCloseableStream):
 
 
 class Connection(TCPServer):
-    """hypercorn's, without its habit of outliving its client until the idle time is over."""
+    """hypercorn's, without its habit of outliving its client until the idle time is over.
+
+    What the socket takes at once, as it nearly always does, goes past hypercorn's lock and shield.
+    """
+
+    async def protocol_send(self, event: Event) -> None:
+        """To the client, or a change of the connection."""
+        stream: object = self.stream  # declared as others than ours
+        if (
+            isinstance(event, RawData)
+            and isinstance(stream, GuardedStream)
+            and not self.send_lock.locked()
+        ):
+            if stream.send_now(event.data):
+                return
+            event = RawData(b"")
+        await super().protocol_send(event)
 
     async def _read_data(self) -> None:
         await super()._read_data()
