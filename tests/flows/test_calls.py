@@ -103,9 +103,11 @@ async def test_the_end_of_a_call_comes_with_its_rtp_statistics(tmp_path: Path) -
         await it.up("gw01")
         await called(it, "gw01")
         told = await it.until(
-            lambda e: e["type"] == "gateway.rtp_statistics"
-            and e["subject"] == "gateway/gw01"
-            and e["data"]["rtp"]["tx"]["sent"] > 0,
+            lambda e: (
+                e["type"] == "gateway.rtp_statistics"
+                and e["subject"] == "gateway/gw01"
+                and e["data"]["rtp"]["tx"]["sent"] > 0
+            ),
             0,
             "report of what was sent",
         )

@@ -1,4 +1,7 @@
-"""What becomes of a call's sound: an RTMP stream, a transcript. Real ffmpeg, flite, pocketsphinx."""
+"""What becomes of a call's sound: an RTMP stream, a transcript.
+
+Real parts: ffmpeg receives the stream, flite speaks, pocketsphinx listens.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 
 import trio
 
+from config.load import load
 from tests.appliance import ports as unused
 from tests.flows.kit import Fleet, Json, dominant, fleet, profiles, script, speech
 
@@ -25,7 +29,8 @@ class Receiver:
 
     def listen(self) -> subprocess.Popen[bytes]:
         command = ["ffmpeg", "-nostdin", "-v", "error", "-y", "-listen", "1", "-i", self.url]
-        command += ["-c", "copy", f"file:{self.file}"]
+        # Each packet is written as it comes, so that a test can see that any came.
+        command += ["-c", "copy", "-flush_packets", "1", f"file:{self.file}"]
         return subprocess.Popen(command, stdin=subprocess.DEVNULL)
 
     def streams(self) -> list[Json]:
@@ -83,11 +88,8 @@ async def test_a_destination_that_is_away_is_tried_until_it_is_there(tmp_path: P
             with trio.fail_after(20):
                 while not receiver.file.exists() or receiver.file.stat().st_size < 30_000:
                     await trio.sleep(0.1)
-            assert "stream_failed" not in [
-                e["type"].removeprefix("gateway.")
-                for e in it.of("gw01")
-                if e["seq"] > started["seq"] + 4
-            ]
+            later = [e["type"] for e in it.of("gw01") if e["seq"] > started["seq"]]
+            assert "gateway.stream_failed" not in later
             await it.command("caller", "endCall")
             await it.event("gw01", "stream_ended")
         finally:
@@ -107,8 +109,6 @@ async def test_a_stream_without_or_to_a_forbidden_destination_is_refused(tmp_pat
 
 def speaker(file: Path) -> Json:
     """A profile whose gateway plays a file to whom it calls."""
-    from config.load import load
-
     packaged = load(None).gateways.profiles["baresip"].files["config"]
     assert "audio_source ausine,440" in packaged
     text = packaged.replace("audio_source ausine,440", f"audio_source aufile,{file}")
@@ -138,9 +138,7 @@ async def spoken(it: Fleet, seconds: float = 5.0, **more: Any) -> None:
 
 async def test_what_is_said_is_written_beside_the_recording(tmp_path: Path) -> None:
     said = speech(tmp_path / "said.wav", SPOKEN)
-    # The gateway's own tone would be in the recording too, over the words.
-    config = profiles(speaker=speaker(said), recording={"files": quiet()})
-    async with fleet(tmp_path, config) as it:
+    async with fleet(tmp_path, profiles(speaker=speaker(said))) as it:
         await spoken(it)
         done = (await it.event("gw01", "transcript_done"))["data"]
         await it.is_("gw01", transcript_progress="100%")
@@ -149,14 +147,6 @@ async def test_what_is_said_is_written_beside_the_recording(tmp_path: Path) -> N
         assert done["file"] == str(text)
         words = set(text.read_text().split())
         assert words & {"please", "leave", "your", "message", "after", "tone"}, text.read_text()
-
-
-def quiet() -> Json:
-    """The recording profile's files, with a gateway that is all but silent."""
-    from config.load import load
-
-    files = load(None).gateways.profiles["recording"].files
-    return {"config": files["config"].replace("audio_source ausine,440", "audio_source ausine,20")}
 
 
 async def test_progress_is_told_and_a_stopped_gateway_stays_until_it_is_done(

@@ -252,6 +252,7 @@ async def test_two_stops_at_once_are_one(tmp_path: Path) -> None:
             nursery.start_soon(it.down, "gw01")
             nursery.start_soon(it.down, "gw01")
         await it.down("gw01")
+        await it.event("gw01", "stopped")
         assert it.types("gw01") == ["starting", "started", "stopping", "stopped"]
 
 
@@ -271,6 +272,7 @@ async def test_a_stop_during_a_start_wins(tmp_path: Path) -> None:
             await it.event("gw01", "starting")
             await it.down("gw01")
         assert (await it.status("gw01"))["gw_state"] == "down"
+        await it.event("gw01", "stopped")
         assert it.types("gw01") == ["starting", "stopping", "stopped"]
         await none_left(it.appliance)
 
