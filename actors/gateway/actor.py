@@ -152,8 +152,8 @@ class GatewayActor(Launching):
                 self._profile_stale = True
                 await self._renew_if_quiet()
             case RelaunchNow(generation):
-                if generation == self._generation and self._is(State.RESTARTING):
-                    self._begin_launch()
+                if generation == self._generation:
+                    await self._replaced()
             case ControlEvent(generation, event):
                 if generation == self._generation:
                     await self._control_event(event)

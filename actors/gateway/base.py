@@ -113,7 +113,6 @@ class GatewayBase(Actor[Any]):
                     raise
                 # Its end belongs to a generation that is over: it is not a death.
                 self._generation += 1
-                self._launch = None
                 self.spawn(self._replace, launch, self._generation)
 
     async def _replace(self, launch: Launch, generation: int) -> None:

@@ -62,6 +62,7 @@ class Launch:
         self._on_event = on_event
         self._line_seen = trio.Event()
         self._failed: str | None = None
+        self._port_taken = False
         self._pattern = re.compile(profile.ready.pattern) if profile.ready.pattern else None
         self._stopping = False
         self._ended = trio.Event()
@@ -74,6 +75,8 @@ class Launch:
 
     def take_line(self, line: str) -> None:
         """Every line that it prints."""
+        if _PORT_TAKEN.search(line):
+            self._port_taken = True
         ready = self.profile.ready
         if ready.when == "line" and self._pattern is not None and self._pattern.search(line):
             self._line_seen.set()
@@ -133,7 +136,7 @@ class Launch:
 
     def _outcome(self, reason: str | None, how: Exit | None) -> Outcome:
         last = self.runner.last_lines()
-        taken = any(_PORT_TAKEN.search(line) for line in (reason or "", *last))
+        taken = self._port_taken or _PORT_TAKEN.search(reason or "") is not None
         words = [part for part in (reason, str(how) if how else None) if part]
         text = "; ".join(words) or "gone"
         if last and not (how is not None and how.asked and reason is None):
@@ -143,6 +146,7 @@ class Launch:
     # -- readiness ------------------------------------------------------------
 
     async def _get_ready(self, nursery: trio.Nursery, done: list[Exit]) -> None:
+        problem: NotReady | None = None
         async with trio.open_nursery() as waiting:
 
             async def until_ended() -> None:
@@ -150,11 +154,18 @@ class Launch:
                 waiting.cancel_scope.cancel()
 
             async def until_ready() -> None:
-                await self._wait_ready(nursery)
+                nonlocal problem
+                try:
+                    await self._wait_ready(nursery)
+                except NotReady as error:
+                    # Out of the nursery it would come as a group.
+                    problem = error
                 waiting.cancel_scope.cancel()
 
             waiting.start_soon(until_ended)
             waiting.start_soon(until_ready)
+        if problem is not None:
+            raise problem
         if not done and self._failed is not None:
             raise NotReady(f"it reported an error: {self._failed}")
 

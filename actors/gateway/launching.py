@@ -174,6 +174,14 @@ class Launching(Talking):
         )
         return False
 
+    async def _replaced(self) -> None:
+        """What ran under the old profile is gone: launch again, or be down if a stop came."""
+        if self._is(State.RESTARTING):
+            self._launch = None
+            self._begin_launch()
+        elif self._is(State.STOPPING):
+            await self._ended(LaunchEnded(self._generation, "stopped", None))
+
     async def _retry_later(self, generation: int) -> None:
         await trio.sleep(self._backoff().delay(self._failures, self._rng))
         await self.post(RetryNow(generation))

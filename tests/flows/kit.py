@@ -168,31 +168,17 @@ class Fleet:
 
 @asynccontextmanager
 async def fleet(
-    tmp_path: Path, config: Mapping[str, Any] | None = None, *, name: str = "appliance"
+    tmp_path: Path, config: Mapping[str, Any] | None = None, *, within: float = 100.0
 ) -> AsyncIterator[Fleet]:
-    """An appliance that runs, and a client of its fleet. Nothing takes longer than 100 s."""
-    with trio.fail_after(100):
-        async with running(tmp_path, config, name=name) as appliance, Fleet(appliance) as it:
+    """An appliance that runs, and a client of its fleet. `within`: seconds for the whole test."""
+    with trio.fail_after(within):
+        async with running(tmp_path, config) as appliance, Fleet(appliance) as it:
             yield it
 
 
 def profiles(**named: Json) -> Json:
     """A configuration with profiles laid over the packaged ones."""
     return {"gateways": {"profiles": named}}
-
-
-def room_for(count: int, first: int) -> Json:
-    """Port ranges for so many gateways, from a first port on."""
-    return {
-        "gateways": {
-            "ports": {
-                "sip": {"first": first, "last": first + 2 * count - 1},
-                "control": {"first": first + 2 * count, "last": first + 3 * count - 1},
-                "rtp": {"first": first + 3 * count, "last": first + 9 * count - 1},
-                "rtp_per_gateway": 6,
-            }
-        }
-    }
 
 
 # -- processes ------------------------------------------------------------------------
