@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import msgspec
@@ -37,7 +37,7 @@ class Fleet:
         self.events: list[Json] = []
         self._more = trio.Event()
 
-    async def __aenter__(self) -> Fleet:
+    async def __aenter__(self) -> Self:
         self.client = self.appliance.client(timeout=70.0)
         self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()

@@ -135,13 +135,11 @@ async def killed_in_a_storm(it: Fleet, size: int, kill_after: int) -> None:
         assert sorted(kept) == list(range(1, len(kept) + 1))
 
         runs = by_gateway(again)
-        for gateway in (await again.client.get("/gateway/list?limit=500")).json()["data"][
-            "gateways"
-        ]:
+        answer = await again.client.get("/gateway/list?limit=500")
+        for gateway in answer.json()["data"]["gateways"]:
             expected = 1 if gateway["gw_state"] == "up" else 0
             assert len(runs.get(gateway["gw_id"], [])) == expected, gateway
-        for gw_id in storm.acknowledged:
-            await again.down(gw_id, force=True)
+            await again.down(gateway["gw_id"], force=True)
         await none_left(again.appliance, "baresip")
 
 
