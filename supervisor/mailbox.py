@@ -150,16 +150,22 @@ class Mailbox:
 
     def take_nowait(self) -> Message | Envelope | _Wake | None:
         """The next item, or None. Coalesced messages come when nothing else waits."""
+        if not (self.depth or self._woken):
+            # Known without asking the channel, which says so by an exception.
+            return self._take_slot()
         try:
             item: Message | Envelope | _Wake = self._receive.receive_nowait()
         except trio.WouldBlock:
-            # Slots need no token of their own: a full channel had no room for one.
-            return self._slots.pop(next(iter(self._slots))) if self._slots else None
+            return self._take_slot()
         if item is WAKE:
             self._woken = False
         else:
             self.depth -= 1
         return item
+
+    def _take_slot(self) -> Message | None:
+        # Slots need no token of their own: a full channel had no room for one.
+        return self._slots.pop(next(iter(self._slots))) if self._slots else None
 
     def close(self, reason: str) -> None:
         """End it: every waiting asker gets ActorDown now, and so does who comes later."""
