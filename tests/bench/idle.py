@@ -22,7 +22,7 @@ def run(options: Options) -> list[Row]:
     """See the module."""
     count = options.pick(200, 10_000)
     rounds = Rounds(
-        options.pick(1, 7),
+        options.pick(1, 5),
         lambda: float(fresh("idle:actors", count)[0]),
         lambda: float(fresh("idle:tasks", count)[0]),
         lambda: float(fresh("idle:actors", count)[1]),

@@ -32,7 +32,7 @@ def run(options: Options) -> list[Row]:
         bare = stack.enter_context(host("hosts", "bare", answer))
         fastapi = stack.enter_context(host("rivals", "answer", answer))
         rounds = Rounds(
-            options.pick(1, 7),
+            options.pick(1, 5),
             partial(_http, ours, seconds),
             partial(_http, bare, seconds, ours.authorization),
             partial(_http, fastapi, seconds, ours.authorization),
