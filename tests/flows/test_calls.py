@@ -81,6 +81,7 @@ async def test_a_call_is_seen_heard_and_recorded(tmp_path: Path) -> None:
         assert closed["seconds"] >= 2
         finished = (await it.event("gw01", "recording_finished"))["data"]
         await it.down("gw01")
+        await it.event("gw01", "stopped")
 
         types = it.types("gw01")
         assert types[:2] == ["starting", "started"]
