@@ -38,7 +38,7 @@ class HttpConnection(TrioASGIHTTPConnection):
         """Serve one request of an ASGI connection."""
         scope: Any = self.scope
         path: str = scope["path"]
-        if path in self.app.quart_paths:
+        if path in self.app.quart_paths and scope["method"] in ("GET", "HEAD"):
             await super().__call__(receive, send)
             return
         try:

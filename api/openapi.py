@@ -116,9 +116,10 @@ def _parameters(
 
 
 def _errors(operation: Operation) -> dict[str, Any]:
-    statuses = {429, *operation.errors}
+    statuses = {429, 431, *operation.errors}
     if operation.scope is not None:
-        statuses |= {401, 403}
+        # Whoever is asked may be busy, or between two lives.
+        statuses |= {401, 403, 503, 504}
     if operation.query is not Nothing:
         statuses.add(operation.query_status)
     if operation.method != "GET":

@@ -16,9 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h11
 import trio
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.events import Event, RawData
+from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
@@ -103,6 +105,20 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         self.scope.cancel()
 
 
+class Http1(H11Protocol):
+    """HTTP/1.1 and WebSocket alone: over HTTP/2, idle times and limits would be others."""
+
+    async def _check_protocol(self, event: Any) -> None:
+        """A client that offers h2c, or wants a tunnel, is answered in what it spoke.
+
+        h11 would hold the connection until that is decided; here it is.
+        """
+        upgrade = dict(event.headers).get(b"upgrade", b"")
+        connection = self.connection
+        if upgrade.lower() != b"websocket" and isinstance(connection, h11.Connection):
+            connection._cstate.pending_switch_proposals.clear()
+
+
 class Connection(TCPServer):
     """hypercorn's, without its habit of outliving its client until the idle time is over.
 
@@ -123,6 +139,18 @@ class Connection(TCPServer):
         await super().protocol_send(event)
 
     async def _read_data(self) -> None:
+        it = self.protocol
+        it.protocol = Http1(
+            it.app,
+            it.config,
+            it.context,
+            it.task_group,
+            it.state,
+            it.ssl,
+            it.client,
+            it.server,
+            it.send,
+        )
         await super()._read_data()
         await self.idle_task.stop()
 

@@ -14,10 +14,10 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import structlog
@@ -93,7 +93,12 @@ def own_config(folder: Path, config: Mapping[str, Any] | None = None) -> dict[st
 
 
 class Appliance:
-    """One that runs as a process; `start` and `stop` it as often as needed."""
+    """One that runs as a process; `start` and `stop` it as often as needed.
+
+    `on_answer` looks at every answer that a client of any appliance gets.
+    """
+
+    on_answer: ClassVar[list[Callable[[httpx.Response], Awaitable[None]]]] = []
 
     def __init__(
         self, home: Path, config: Mapping[str, Any] | None, env: Mapping[str, str] | None = None
@@ -180,7 +185,7 @@ class Appliance:
             await notified.bind(f"\0{name}")
             self.launch(NOTIFY_SOCKET=f"@{name}")
             await self._told_ready(notified)
-        async with self.client() as client:
+        async with self.client(event_hooks={}) as client:
             answer = await client.get("/readyz")
             assert answer.status_code == 200, answer.text
 
@@ -263,7 +268,9 @@ class Appliance:
         """A client with the admin token, another one, or (None) without."""
         token = self.token if token == _OURS else token
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        settings: dict[str, Any] = {"timeout": 30.0, "trust_env": False, **more}
+        hooks = {"response": self.on_answer}
+        settings: dict[str, Any] = {"timeout": 30.0, "trust_env": False, "event_hooks": hooks}
+        settings |= more
         return httpx.AsyncClient(base_url=self.url, headers=headers, **settings)
 
     @asynccontextmanager

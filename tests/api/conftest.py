@@ -7,8 +7,17 @@ from collections.abc import Iterator
 import pytest
 import trio
 
+from tests.api.declared import look
 from tests.api.kit import CONFIG
 from tests.appliance import Appliance
+
+
+@pytest.fixture(scope="package", autouse=True)
+def answers_are_declared() -> Iterator[None]:
+    """Every answer to every test here is one that the OpenAPI document tells of."""
+    Appliance.on_answer.append(look)
+    yield
+    Appliance.on_answer.remove(look)
 
 
 @pytest.fixture(scope="package")

@@ -268,7 +268,10 @@ async def test_connections_past_the_limit_are_turned_away(tmp_path: Path) -> Non
 
 async def test_a_rate_that_is_passed(tmp_path: Path) -> None:
     limits = {"requests_per_minute": 3, "rate_limit_loopback": True}
-    async with running(tmp_path, {"limits": limits}) as appliance, appliance.client() as client:
+    async with (
+        running(tmp_path, {"limits": limits}) as appliance,
+        appliance.client(event_hooks={}) as client,
+    ):
         # The wait for readiness was the first request.
         for left in (1, 0):
             answer = await client.get("/gateway/list")

@@ -234,7 +234,7 @@ async def test_an_address_in_use_ends_it_in_words(tmp_path: Path) -> None:
         done = await switchboard("serve", config=file)
     assert done.status == 1
     # What was tried is in the log; what is wrong is the last line.
-    assert done.err.splitlines()[-1].startswith(f"cannot listen on {address}")
+    assert done.err.splitlines()[-1].endswith(f"cannot listen on {address}: Address already in use")
 
 
 async def test_a_state_folder_that_cannot_be_made_ends_it_in_words(tmp_path: Path) -> None:
