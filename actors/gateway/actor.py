@@ -140,8 +140,9 @@ class GatewayActor(Launching):
             case RetryNow(generation):
                 if generation == self._generation:
                     await self._step(machine.Retry())
-            case StopOverdue():
-                self._answer_stop("stopping")
+            case StopOverdue(generation):
+                if generation == self._generation:
+                    self._answer_stop("stopping")
             case LingerOver(generation):
                 if generation == self._generation and self._is(State.DOWN):
                     if self._media.busy:
@@ -246,7 +247,7 @@ class GatewayActor(Launching):
         self._stoppers.append(self.defer())
         await self._step(machine.Stop(force), {"reason": "asked for", "force": force})
         if self._stoppers and not force:
-            self.spawn(self._stop_overdue)
+            self.spawn(self._stop_overdue, self._generation)
         return LATER
 
     async def _step(self, event: machine.Input, data: Json | None = None) -> None:
@@ -317,9 +318,9 @@ class GatewayActor(Launching):
         for reply in stoppers:
             reply.set(Stopped(state))
 
-    async def _stop_overdue(self) -> None:
+    async def _stop_overdue(self, generation: int) -> None:
         await trio.sleep(STOP_ANSWER)
-        await self.post(StopOverdue())
+        await self.post(StopOverdue(generation))
 
     def _gone_down(self) -> None:
         self._calls.clear()

@@ -207,6 +207,8 @@ class RelaunchNow(Message):
 class StopOverdue(Message):
     """Whoever asked for the stop has waited long enough to be told `stopping`."""
 
+    generation: int
+
 
 @dataclass(frozen=True, slots=True)
 class LingerOver(Message):

@@ -165,6 +165,17 @@ async def test_two_calls_at_once_are_two_whole_recordings(tmp_path: Path) -> Non
             assert abs(dominant(path) - 440) <= 20
 
 
+async def test_a_long_state_folder_costs_no_recording(tmp_path: Path) -> None:
+    """baresip cuts the names of its files at 128 characters."""
+    async with fleet(tmp_path / ("a-long-name-" * 12), CALLER) as it:
+        await it.up("gw01")
+        await called(it, "gw01")
+        await it.is_("gw01", recording_duration="00:00:01")
+        await it.command("caller", "endCall")
+        await it.event("gw01", "recording_finished")
+        assert len(it.recordings("gw01")) == 1
+
+
 async def test_loop_dials_again_after_a_call_ends(tmp_path: Path) -> None:
     async with fleet(tmp_path, CALLER) as it:
         await it.up("gw01")

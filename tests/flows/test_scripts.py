@@ -373,6 +373,67 @@ async def test_no_more_of_a_profile_than_its_limit_also_after_a_restart(tmp_path
             await again.down("a")
 
 
+async def test_running_for_a_while_counts_as_ready_where_the_profile_says_so(
+    tmp_path: Path,
+) -> None:
+    config = launcher(tmp_path, WAIT, ready={"when": "running", "seconds": 0.3})
+    async with fleet(tmp_path, config) as it:
+        began = trio.current_time()
+        await it.up("gw01", "script")
+        assert trio.current_time() - began >= 0.3
+        script(tmp_path / "launch", HEAD + "print('no'); sys.exit(1)\n")
+        assert (await it.start("gw02", "script")).status_code == 500
+
+
+async def test_the_restart_limit_is_the_profiles_after_a_restart_too(tmp_path: Path) -> None:
+    body = SAY + "sys.stdin.readline(); sys.exit(1)\n"
+    config = launcher(tmp_path, body, restart={**QUICK, "limit": 1})
+    async with fleet(tmp_path, config) as it:
+        await it.up("gw01", "script")
+        await it.appliance.restart()
+        async with Fleet(it.appliance) as again:
+            after = (await again.event("gw01", "restarting"))["seq"]
+            after = (await again.event("gw01", "started", after))["seq"]
+            await again.send("gw01", {"command": "go"})
+            died = await again.event("gw01", "died", after)
+            await again.event("gw01", "started", died["seq"])
+            await again.send("gw01", {"command": "go"})
+            failed = await again.event("gw01", "failed")
+            assert "given up after 1 restarts" in failed["data"]["reason"]
+
+
+async def test_a_gateway_that_was_put_away_is_still_known_and_may_come_back(
+    tmp_path: Path,
+) -> None:
+    config = launcher(tmp_path, SAY + WAIT)
+    config["gateways"]["linger"] = 0.1
+    async with fleet(tmp_path, config) as it:
+        for _ in range(3):
+            await it.up("gw01", "script")
+            await it.down("gw01")
+            with trio.fail_after(10):
+                while "gw01" in (await it.client.get("/system/tree")).text:
+                    await trio.sleep(0.05)
+            assert (await it.status("gw01"))["gw_state"] == "down"
+            await it.down("gw01")
+            assert (await it.send("gw01", {"command": "x"})).status_code == 403
+        assert (await it.client.get("/gateway/status?gw_id=gw02")).status_code == 404
+
+
+@pytest.mark.soak
+async def test_an_earlier_stops_patience_does_not_end_a_later_ones(tmp_path: Path) -> None:
+    """A client is told `stopping` after its own eight seconds, not after somebody else's."""
+    config = launcher(tmp_path, SAY + WAIT, stop={"grace": 4})
+    async with fleet(tmp_path, config) as it:
+        await it.up("gw01", "script")
+        began = trio.current_time()
+        await it.down("gw01")
+        script(tmp_path / "launch", HEAD + IGNORES)
+        await it.up("gw01", "script")
+        await trio.sleep_until(began + 6)
+        await it.down("gw01")
+
+
 def ours(appliance: Appliance) -> list[psutil.Process]:
     """Launchers that run now: by their working folder."""
     return processes_of(appliance)
