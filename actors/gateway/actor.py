@@ -113,6 +113,8 @@ class GatewayActor(Launching):
         if launch is not None:
             adopting = isinstance(launch.runner, ContainerRunner)
             if not adopting or reason.cause is not Cause.SHUTDOWN:
+                for kind, data in self._calls.clear():
+                    await self._announce(kind, data)
                 await launch.stop(force=False)
             # What was recorded is finished at the next start: nobody is left to write its row.
 

@@ -205,6 +205,22 @@ async def test_a_call_that_kill_9_cut_off_is_recorded_up_to_there(tmp_path: Path
             await again.is_("gw01", gw_state="up")
 
 
+async def test_an_orderly_stop_tells_the_end_of_each_call(tmp_path: Path) -> None:
+    """And its recording is finished after the next start."""
+    async with fleet(tmp_path, WATCHED) as it:
+        await calling(it)
+        await it.is_("gw01", recording_duration="00:00:01")
+        await it.appliance.restart()
+        async with Fleet(it.appliance) as again:
+            started = await again.event("gw01", "restarting")
+            for end in ("gw01", "caller"):
+                closed = await again.event(end, "call_closed")
+                assert closed["data"]["reason"]
+                assert closed["seq"] < started["seq"]
+            done = (await again.event("gw01", "recording_finished"))["data"]
+            assert done["seconds"] >= 1
+
+
 @pytest.mark.soak
 async def test_five_hundred_cycles_leave_nothing(tmp_path: Path) -> None:
     async with fleet(tmp_path, many(8), within=600) as it:
