@@ -75,14 +75,18 @@ def run(words: list[str]) -> None:
         sys.stderr.write("Conflict. The container name is already in use\n")
         sys.exit(125)
     box(name).mkdir(parents=True)
-    # Not a child of the caller's in any way that it could see: no environment, no session.
+    # As the command line does: a name alone has its value in the caller's environment.
+    given = [words[i + 1] for i, word in enumerate(words) if word == "--env"]
+    pairs = (g.partition("=") for g in given)
+    inside = {name: value if equal else os.environ[name] for name, equal, value in pairs}
+    # Not a child of the caller's in any way that it could see: no session, no other environment.
     subprocess.Popen(
         [sys.executable, "-IS", __file__, PROGRAM, ".contain", name, *words],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd="/",
-        env={"PATH": os.environ["PATH"]},
+        env={"PATH": os.environ["PATH"], **inside},
         start_new_session=True,
     )
     while not (box(name) / "pid").exists():

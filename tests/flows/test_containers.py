@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import trio
 
@@ -103,7 +104,7 @@ def docker(tmp_path: Path) -> Iterator[Boxes]:
 
 async def test_start_status_command_and_stop(tmp_path: Path, boxes: Boxes) -> None:
     async with fleet(tmp_path, boxes.config()) as it:
-        status = await it.up("gw01", "box")
+        status = await it.up("gw01", "box", api_key="no-ones-business")
         assert (status["gw_state"], status["pid"]) == ("up", None)
         (run,) = boxes.calls("run")
         assert run[:5] == [boxes.word, "run", "--detach", "--name", run[4]]
@@ -111,8 +112,11 @@ async def test_start_status_command_and_stop(tmp_path: Path, boxes: Boxes) -> No
         assert run[4].endswith("-gw01")
         assert run[-5:] == ["--network", "host", "media:1", "serve", "gw01"]
         assert f"{it.appliance.folder}/gateways/gw01:/run/gateway" in run
-        assert "GATEWAY_ROOM=test-room" in run
-        assert len(boxes.pids()) == 1
+        (pid,) = boxes.pids()
+        environment = psutil.Process(pid).environ()
+        assert environment["GATEWAY_ROOM"] == "test-room"
+        assert environment["GATEWAY_API_KEY"] == "no-ones-business"
+        assert not any("no-ones-business" in word for words in boxes.calls("run") for word in words)
 
         answer = await it.send("gw01", {"command": "anything", "n": 1})
         assert answer.json()["data"]["received"] == {
