@@ -55,7 +55,7 @@ from supervisor.tree import Place, Root, Supervisor
 
 ADMIN_TOKEN = "admin.token"  # noqa: S105 - a file's name
 # Some more than the children need together: past it, the process ends without them.
-SHUTDOWN = 40.0
+SHUTDOWN = 45.0
 
 
 class Switchboard:
@@ -89,7 +89,7 @@ class Switchboard:
                 ChildSpec("store", store.writer, significant=True, grace=10.0),
                 ChildSpec("guardian", self.registry.service, intensity=Intensity(20, 60)),
                 ChildSpec("retention", self._keeper),
-                ChildSpec("gateways", self._fleet, grace=25.0),
+                ChildSpec("gateways", self._fleet, grace=33.0),
                 ChildSpec("config", lambda: self._reconciler(reload)),
                 ChildSpec("api", self._api, significant=True, grace=15.0),
             ],
@@ -132,7 +132,7 @@ class Switchboard:
 
     def _keeper(self) -> Keeper:
         rules: list[Rule] = [
-            (gateway_records.forget_old, lambda r: r.gateway_days),
+            (gateway_records.forget_old(self.folder / "gateways"), lambda r: r.gateway_days),
             (gateway_records.forget_recordings, lambda r: r.recording_days),
             (idempotency.forget_old, lambda r: r.idempotency_hours / 24),
         ]
@@ -141,7 +141,7 @@ class Switchboard:
     def _fleet(self) -> Supervisor:
         return Supervisor(
             [
-                ChildSpec("fleet", self._new_members, grace=20.0),
+                ChildSpec("fleet", self._new_members, grace=30.0),
                 ChildSpec("router", self._router, grace=2.0),
             ],
             Strategy.REST_FOR_ONE,
@@ -225,12 +225,14 @@ class Switchboard:
             reading = Reading(connection)
             known = orphans.noted(reading)
             identities = tokens.identities(reading)
+            met_before = tokens.had_admin(reading)
         ended = await trio.to_thread.run_sync(
             orphans.sweep, database.instance, database.boot, known
         )
         for pid, owner in ended:
             logger.warning("orphan_ended", pid=pid, owner=owner)
-        made = None if identities else tokens.fresh()
+        # Once in the life of a database: a revoked admin does not come back by a restart.
+        made = None if identities or met_before else tokens.fresh()
         if made is not None:
             identities[digest(made)] = Identity("admin", frozenset({"*"}))
         self.authenticator.store_holds(identities)
@@ -238,7 +240,7 @@ class Switchboard:
         def first(tx: Transaction) -> None:
             orphans.forget_all(tx, ended)
             if made is not None:
-                tokens.add(tx, "admin", made, ["*"])
+                tokens.add_admin(tx, made)
             tx.emit("system.started", "system/appliance", {"boot": database.boot})
 
         self.store.submit(first)
@@ -285,14 +287,14 @@ def _tell_stopping(tx: Transaction, why: str) -> None:
 # -- the process ----------------------------------------------------------------
 
 
-async def _signals(board: Switchboard, give_up: trio.CancelScope) -> None:
+async def _signals(board: Switchboard, give_up: trio.CancelScope, reloads: trio.Nursery) -> None:
     """TERM and INT stop in order, a second one at once; HUP reloads."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
         stopping = False
         async for number in received:
             if number == signal.SIGHUP:
                 logger.info("signal", name="SIGHUP")
-                await board.reload()
+                reloads.start_soon(board.reload)
             elif stopping:
                 logger.warning("stop_cut_short")
                 give_up.cancel()
@@ -319,7 +321,7 @@ async def _serve(config: Config, reload: Callable[[], Config]) -> None:
 
         with trio.CancelScope() as give_up:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_signals, board, give_up)
+                nursery.start_soon(_signals, board, give_up, nursery)
                 nursery.start_soon(systemd.keep_alive)
                 await board.run(on_ready)
                 nursery.cancel_scope.cancel()
@@ -342,6 +344,8 @@ def serve(config: Path | None) -> None:
     settings = load_or_exit(path)
     logs.configure(settings.log.level)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    # What is kept holds secrets and people's voices.
+    os.umask(0o077)
     try:
         trio.run(_serve, settings, lambda: load(path))
     except BaseExceptionGroup as group:

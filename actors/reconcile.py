@@ -48,9 +48,9 @@ Applier = Callable[[Config, Config], Awaitable[None]]
 
 
 class Reconciler(Actor[Any]):
-    """`appliers` bring one part of the appliance to a new configuration, given old and new.
+    """`appliers` bring one part of the appliance each to a new configuration, given old and new.
 
-    The first may refuse by raising OSError; then nothing is changed.
+    One that raises refuses the reload: those before it are brought back.
     """
 
     def __init__(
@@ -75,7 +75,8 @@ class Reconciler(Actor[Any]):
 
     async def _reload(self, dry: bool) -> Reloaded:
         try:
-            new = await trio.to_thread.run_sync(self._load)
+            # A file system that hangs must not keep the appliance from stopping.
+            new = await trio.to_thread.run_sync(self._load, abandon_on_cancel=True)
         except ConfigError as error:
             problems = [str(p) for p in error.problems]
             if not dry:
@@ -87,18 +88,29 @@ class Reconciler(Actor[Any]):
         changes = diff(old, new)
         if dry or not changes:
             return Reloaded(applied=not dry, changes=changes)
-        self._current.config = new
-        try:
-            for applier in self._appliers:
-                await applier(old, new)
-        except OSError as error:
-            self._current.config = old
-            await self._failed([str(error)])
-            raise Rejected("conflict", f"nothing was changed: {error}") from error
+        await self._apply(old, new)
         told = [{"path": c.path, "effect": c.effect} for c in changes]
         await self._announce("config.reloaded", {"changes": told})
         logger.info("config_reloaded", changes=[c.path for c in changes])
         return Reloaded(applied=True, changes=changes)
+
+    async def _apply(self, old: Config, new: Config) -> None:
+        """Bring all parts to the new configuration, or all of them back to the old one."""
+        self._current.config = new
+        done: list[Applier] = []
+        try:
+            for applier in self._appliers:
+                done.append(applier)
+                await applier(old, new)
+        except Exception as error:
+            self._current.config = old
+            for applier in reversed(done):
+                try:
+                    await applier(new, old)
+                except Exception as again:  # noqa: BLE001 - the others must go back all the same
+                    logger.error("not_taken_back", error=repr(again))
+            await self._failed([str(error)])
+            raise Rejected("conflict", f"nothing was changed: {error}") from error
 
     async def _failed(self, problems: list[str]) -> None:
         logger.error("config_refused", problems=problems)

@@ -141,6 +141,7 @@ class Dispatcher:
             params,
             caller.name,
             request_id,
+            caller,
             request.key,
         )
         if request.key is None or not operation.creates:
@@ -206,6 +207,15 @@ class Dispatcher:
             return None
         self._rates.per_minute = limits.requests_per_minute
         return self._rates.take(address, trio.current_time())
+
+    def check_rate(self, address: str) -> None:
+        """Count what is no operation (a stream that opens). Raises ApiError 429."""
+        verdict = self._rate(address)
+        if verdict is not None and not verdict.allowed:
+            headers = {k.decode(): v.decode() for k, v in verdict.headers()}
+            raise ApiError(
+                429, "rate_limited", "too many requests from this address", None, headers
+            )
 
     def _decode_body(self, operation: Operation, body: bytes) -> Any:
         if operation.body is Nothing:

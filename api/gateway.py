@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 
@@ -149,8 +150,9 @@ class GatewayApi:
                 raise ApiError(422, "invalid", f"{name[:80]!r} is no name for a field")
         if len(msgspec.json.encode(request)) > MAX_REQUEST:
             raise ApiError(422, "invalid", f"a start has at most {MAX_REQUEST} bytes")
-        # A key is its caller's: another's may be the same.
-        key = None if call.key is None else f"{call.caller}/{call.key}"
+        # A key is its caller's, and stands for one body: another's may be the same.
+        body = hashlib.sha256(msgspec.json.encode(request, order="sorted")).hexdigest()
+        key = None if call.key is None else f"{call.caller}/{call.key}/{body}"
         message = StartGateway(known.gw_id, known.room, known.main_app, request, key)
         return StartedAnswer(data=await self._router.ask(message, START_TIMEOUT))
 

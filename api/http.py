@@ -46,7 +46,7 @@ class HttpConnection(TrioASGIHTTPConnection):
         except ApiError as error:
             await self._refuse(scope, path, error, receive, send)
             return
-        if path == "/events" and request.method == "GET":
+        if path == "/events" and scope["method"] == "GET":
             await self.app.streams.serve_sse(request, receive, send)
             return
         dispatcher = self.app.dispatcher

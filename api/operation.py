@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from api.auth import Identity
 from api.errors import Surface
 
 Q = TypeVar("Q")
@@ -31,6 +32,7 @@ class Call(Generic[Q, B]):
     params: dict[str, str]
     caller: str
     request_id: str
+    identity: Identity
     key: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
 

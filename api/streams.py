@@ -6,6 +6,7 @@ memory or from the database accordingly, and holds up nobody.
 
 from __future__ import annotations
 
+import functools
 import urllib.parse
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import trio
 from api.dispatch import Dispatcher, Request, error_headers, unauthorized
 from api.errors import EVENTS, ApiError
 from supervisor.bus import EventLog, Gap, Reader, TokenError
-from supervisor.event import Topics, encode, timestamp
+from supervisor.event import Event, Topics, encode, timestamp
 from supervisor.store import Store
 
 HEARTBEAT = 30.0
@@ -62,6 +63,38 @@ def wanted(query: bytes, since: str | None = None) -> Wanted:
     )
 
 
+Frame = bytes | Callable[[], bytes]
+Send = Callable[[Frame], Awaitable[None]]
+
+
+class Place:
+    """How far a subscriber has been sent the log: behind its reader while a batch is on its way."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+        self._sent: int | None = None
+
+    @property
+    def seq(self) -> int:
+        """The last event that was sent, or that it did not want."""
+        return self.reader.cursor if self._sent is None else self._sent
+
+    async def read(self) -> Gap | list[Event]:
+        """The reader's next; from now on not sent."""
+        found = await self.reader.read(BATCH)
+        if not isinstance(found, Gap):
+            self._sent = found[0].seq - 1
+        return found
+
+    def sent(self, seq: int) -> None:
+        """All up to this one have been sent."""
+        self._sent = seq
+
+    def all_sent(self) -> None:
+        """All that was read has been sent."""
+        self._sent = None
+
+
 class Streams:
     """Counts the subscribers and ends them when the appliance stops."""
 
@@ -102,10 +135,11 @@ class Streams:
             }
         )
 
-    def beat(self, reader: Reader) -> bytes:
-        """Every 30 s: alive, and where to resume."""
+    def beat(self, place: Place) -> bytes:
+        """Every 30 s: alive, and where to resume after what has been sent."""
+        token, behind = self.log.token(place.seq), self.log.head - place.seq
         return msgspec.json.encode(
-            {"type": "heartbeat", "ts": timestamp(), "token": reader.token, "behind": reader.behind}
+            {"type": "heartbeat", "ts": timestamp(), "token": token, "behind": behind}
         )
 
     def gap(self, gap: Gap) -> bytes:
@@ -120,10 +154,11 @@ class Streams:
             }
         )
 
-    async def frames(self, reader: Reader, batch: bool, send: Callable[[bytes], Any]) -> None:
+    async def frames(self, place: Place, batch: bool, send: Send) -> None:
         """Send events as frames until cancelled."""
+        reader = place.reader
         while True:
-            found = await reader.read(BATCH)
+            found = await place.read()
             if isinstance(found, Gap):
                 await send(self.gap(found))
             elif batch and len(found) > 1:
@@ -133,18 +168,22 @@ class Streams:
             else:
                 for event in found:
                     await send(encode(event))
+                    place.sent(event.seq)
+            place.all_sent()
 
-    async def beats(self, reader: Reader, send: Callable[[bytes], Any]) -> None:
+    async def beats(self, place: Place, send: Send) -> None:
         """Send heartbeats until cancelled."""
         while True:
             await trio.sleep(self.heartbeat)
-            await send(self.beat(reader))
+            # Made when it is its turn: what is sent before it is then counted.
+            await send(lambda: self.beat(place))
 
     # -- server-sent events ---------------------------------------------------
 
     async def serve_sse(self, request: Request, receive: Any, send: Any) -> None:
         """GET /events; a `Last-Event-ID` header counts before `since`."""
         try:
+            self._dispatcher.check_rate(request.address)
             want = wanted(request.query, request.last_event_id)
             self.authorize(request, want)
             reader = self.open(want)
@@ -170,34 +209,37 @@ class Streams:
     async def _sse(self, reader: Reader, want: Wanted, send: Any, nursery: trio.Nursery) -> None:
         lock = trio.Lock()
 
-        async def write(text: bytes) -> None:
+        async def write(make: Callable[[], bytes]) -> None:
             async with lock:
-                await send({"type": "http.response.body", "body": text, "more_body": True})
+                await send({"type": "http.response.body", "body": make(), "more_body": True})
 
-        async def control(frame: bytes) -> None:
-            kind = msgspec.json.decode(frame)["type"].encode()
-            await write(b"event: " + kind + b"\ndata: " + frame + b"\n\n")
+        place = Place(reader)
+
+        async def control(made: Frame) -> None:
+            def make() -> bytes:
+                frame = made if isinstance(made, bytes) else made()
+                kind = str(msgspec.json.decode(frame)["type"]).encode()
+                return b"event: %s\ndata: %s\n\n" % (kind, frame)
+
+            await write(make)
 
         async def beats() -> None:
-            await self.beats(reader, control)
+            await self.beats(place, control)
 
         await control(self.hello(reader, want.topics))
         nursery.start_soon(beats)
         while True:
-            found = await reader.read(BATCH)
+            found = await place.read()
             if isinstance(found, Gap):
                 await control(self.gap(found))
                 continue
             epoch = self.log.epoch.encode()
-            await write(
-                b"".join(
-                    [
-                        b"id: %s:%d\nevent: %s\ndata: %s\n\n"
-                        % (epoch, e.seq, e.type.encode(), encode(e))
-                        for e in found
-                    ]
-                )
-            )
+            entries = [
+                b"id: %s:%d\nevent: %s\ndata: %s\n\n" % (epoch, e.seq, e.type.encode(), encode(e))
+                for e in found
+            ]
+            await write(functools.partial(b"".join, entries))
+            place.all_sent()
 
     async def _until_gone(self, receive: Any, nursery: trio.Nursery) -> None:
         while (await receive())["type"] != "http.disconnect":

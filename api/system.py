@@ -13,7 +13,7 @@ import trio
 
 from actors.reconcile import Reload, Reloaded
 from api import tokens
-from api.auth import Authenticator
+from api.auth import Authenticator, covers
 from api.errors import SYSTEM, ApiError
 from api.operation import Answer, Call, Nothing, Operation
 from api.tokens import TokenView
@@ -248,6 +248,8 @@ class SystemApi:
         for scope in request.scopes:
             if not is_scope(scope):
                 raise ApiError(422, "invalid", f"{scope!r} is no scope: kind:ro, kind:rw or *")
+            if not any(covers(own, scope) for own in call.identity.scopes):
+                raise ApiError(403, "forbidden", f"{call.caller!r} cannot give {scope!r} away")
         token = tokens.fresh()
         if not await self._it.store.write(tokens.add, request.name, token, request.scopes):
             raise ApiError(409, "conflict", f"a token {request.name!r} exists already")
@@ -412,6 +414,7 @@ class SystemApi:
                 scope="system:rw",
                 body=BackupRequest,
                 optional_body=True,
+                creates=True,
                 errors=(409, 507),
                 timeout=600.0,
                 summary="Copy the database, while it is in use, to the state folder's backups.",

@@ -54,6 +54,20 @@ def add(tx: Transaction, name: str, token: str, scopes: list[str]) -> bool:
     return bool(changed)
 
 
+def add_admin(tx: Transaction, token: str) -> None:
+    """The first token, and a note that there was one."""
+    add(tx, "admin", token, ["*"])
+    tx.execute(
+        "INSERT INTO meta (name, value) VALUES ('admin', ?) ON CONFLICT (name) DO NOTHING",
+        (timestamp(),),
+    )
+
+
+def had_admin(db: Reading) -> bool:
+    """Was the first token made already?"""
+    return db.one("SELECT 1 FROM meta WHERE name = 'admin'") is not None
+
+
 def revoke(tx: Transaction, name: str) -> bool:
     """Forget a token; False when there is none of that name."""
     gone = tx.execute("DELETE FROM tokens WHERE name = ?", (name,))

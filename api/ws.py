@@ -16,7 +16,7 @@ from quart_trio.asgi import TrioASGIWebsocketConnection
 from api.auth import bearer
 from api.dispatch import Request, error_headers, unauthorized
 from api.errors import SYSTEM, ApiError
-from api.streams import SCOPE, Wanted, wanted
+from api.streams import SCOPE, Frame, Place, Wanted, wanted
 
 if TYPE_CHECKING:
     from api.app import App
@@ -53,6 +53,7 @@ class WebSocketConnection(TrioASGIWebsocketConnection):
         try:
             if scope["path"] != "/ws":
                 raise ApiError(404, "not_found", "the WebSocket is at /ws")
+            self.app.dispatcher.check_rate(request.address)
             want = wanted(scope["query_string"])
             events = self._admit(request, want)
             reader = streams.open(want)
@@ -63,16 +64,18 @@ class WebSocketConnection(TrioASGIWebsocketConnection):
         streams.subscribers += 1
         lock = trio.Lock()
 
-        async def write(frame: bytes) -> None:
+        async def write(frame: Frame) -> None:
             async with lock:
-                await send({"type": "websocket.send", "text": frame.decode()})
+                made = frame if isinstance(frame, bytes) else frame()
+                await send({"type": "websocket.send", "text": made.decode()})
 
         try:
             async with trio.open_nursery() as nursery:
                 await write(streams.hello(reader, want.topics))
-                nursery.start_soon(streams.beats, reader, write)
+                place = Place(reader)
+                nursery.start_soon(streams.beats, place, write)
                 if events:
-                    nursery.start_soon(streams.frames, reader, want.batch, write)
+                    nursery.start_soon(streams.frames, place, want.batch, write)
 
                 async def close_when(
                     over: Callable[[], Awaitable[None]], code: int, reason: str

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 from collections.abc import Iterator
 
-from config.model import Auth, Config, Gateways, Limits, PortRange, Profile
+import msgspec
+
+from config.model import Auth, Config, Gateways, PortRange, Profile
 from config.source import Path
 
 Finding = tuple[Path, str]
@@ -31,6 +34,27 @@ def is_scope(text: str) -> bool:
     return _SCOPE.match(text) is not None
 
 
+# Numbers that may be 0, where it stands for none or for no limit.
+_MAY_BE_ZERO = {
+    "event_days", "event_count", "gateway_days", "recording_days", "idempotency_hours",
+    "requests_per_minute", "memory_mb", "open_files", "linger", "grace", "seconds",
+}  # fmt: skip
+
+
+def _numbers(value: object, at: Path) -> Iterator[Finding]:
+    """Every number must be one that can be waited for or counted to."""
+    if isinstance(value, dict):
+        for key, below in value.items():
+            yield from _numbers(below, (*at, key))
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        name = str(at[-1])
+        if name == "nice":
+            return
+        if not math.isfinite(value) or value < 0 or (value == 0 and name not in _MAY_BE_ZERO):
+            least = "of 0 or more" if name in _MAY_BE_ZERO else "above 0"
+            yield at, f"expected a number {least}, got: {value:g}"
+
+
 def cross_check(config: Config) -> Iterator[Finding]:
     """Yield (path, what is wrong) for each finding."""
     if not config.server.bind:
@@ -41,7 +65,8 @@ def cross_check(config: Config) -> Iterator[Finding]:
         except ValueError as error:
             yield ("server", "bind", i), str(error)
     yield from _auth(config.auth)
-    yield from _limits(config.limits)
+    for section in ("server", "limits", "retention", "gateways"):
+        yield from _numbers(msgspec.to_builtins(getattr(config, section)), (section,))
     yield from _gateways(config.gateways)
 
 
@@ -64,13 +89,6 @@ def _auth(auth: Auth) -> Iterator[Finding]:
         for j, scope in enumerate(token.scopes):
             if not is_scope(scope):
                 yield (*at, "scopes", j), f"expected kind:ro, kind:rw or *, got: {scope!r}"
-
-
-def _limits(limits: Limits) -> Iterator[Finding]:
-    for name in limits.__struct_fields__:
-        value = getattr(limits, name)
-        if name != "requests_per_minute" and not isinstance(value, bool) and value <= 0:
-            yield ("limits", name), f"expected a number above 0, got: {value}"
 
 
 def _gateways(gateways: Gateways) -> Iterator[Finding]:
@@ -106,7 +124,7 @@ def _profile(at: Path, name: str, profile: Profile) -> Iterator[Finding]:
         yield at, "use_container needs a `container` section with an image"
     if profile.ready.when == "control" and profile.control != "ctrl_tcp":
         yield (*at, "ready", "when"), "`control` needs `control: ctrl_tcp`"
-    if profile.ready.when == "line":
+    if profile.ready.pattern:
         try:
             re.compile(profile.ready.pattern)
         except re.error as error:

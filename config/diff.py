@@ -63,6 +63,9 @@ def changed_profiles(old: Config, new: Config) -> set[str]:
 
 
 def _mask(path: str, value: Any) -> Any:
-    if path.startswith("auth.tokens") or is_secret(path.rpartition(".")[2]):
+    if path.startswith("auth.tokens") or is_secret(path.rpartition(".")[2]) or ".env." in path:
         return MASK
+    if isinstance(value, dict) and value.get("env"):
+        # A profile that is new or gone: its environment is where its secrets are.
+        value = {**value, "env": MASK}
     return masked(value)

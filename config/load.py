@@ -38,6 +38,8 @@ def load(path: FilePath | None) -> Config:
     if path is not None:
         folder = path.parent
         try:
+            if path.exists() and not path.is_file():
+                raise OSError("not a file")
             text = path.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError([Problem(str(path), "", f"cannot be read: {error}")]) from error
@@ -65,7 +67,9 @@ class _Walker:
         self.problems: list[Problem] = []
 
     def note(self, path: Path, message: str) -> None:
-        """Add a problem at a path."""
+        """Add a problem at a path. What stands at a token is not told on."""
+        if path[:2] == ("auth", "tokens"):
+            message = message.partition(", got: ")[0]
         self.problems.append(Problem(self.document.position(path), dotted(path), message))
 
     def walk(self, value: Any, kind: Any, path: Path) -> None:

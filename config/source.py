@@ -41,8 +41,6 @@ class Document:
 
     data: Any = None
     where: dict[Path, str] = field(default_factory=dict)
-    # Texts that came out of ${…}: they may be secrets.
-    interpolated: set[Path] = field(default_factory=set)
 
     def position(self, path: Path) -> str:
         """Where the path, or the nearest above it, stands."""
@@ -168,7 +166,6 @@ def interpolate(document: Document, folder: FilePath, problems: list[Problem]) -
         escaped, body = match.groups()
         if escaped:
             return "${" + body + "}"
-        document.interpolated.add(path)
         try:
             return _resolve(body, folder)
         except LookupError as error:
@@ -186,6 +183,8 @@ def interpolate(document: Document, folder: FilePath, problems: list[Problem]) -
 def _resolve(body: str, folder: FilePath) -> str:
     if body.startswith("file:"):
         target = folder / body.removeprefix("file:")
+        if target.exists() and not target.is_file():
+            raise LookupError(f"{target} is not a file")
         if target.stat().st_size > MAX_FILE:
             raise LookupError(f"{target} is too large")
         return target.read_text("utf-8").removesuffix("\n")

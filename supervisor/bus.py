@@ -132,7 +132,9 @@ class Reader:
 
     @property
     def token(self) -> str:
-        """Where to resume after what has been read."""
+        """Where to resume after what was read; as it was asked for, while a gap is to be told."""
+        if self._gap is not None:
+            return self._gap.requested
         return self._log.token(self.cursor)
 
     @property

@@ -161,7 +161,10 @@ class Database:
         rows = {"boot": str(boot), "epoch": epoch, "started": timestamp()}
         # A database brought into another folder is another appliance: processes are known by it,
         # and those of the folder that it came from are not ours to end.
-        known = meta.get("instance") if file.exists() else None
+        # The folder itself is known by its inode: a copy of all of it is another appliance, too.
+        place = rows["place"] = str(self.folder.stat().st_ino)
+        same = file.exists() and meta.get("place", place) == place
+        known = meta.get("instance") if same else None
         self.instance = rows["instance"] = known or secrets.token_hex(8)
         self.connection.executemany(
             "INSERT INTO meta (name, value) VALUES (?, ?)"

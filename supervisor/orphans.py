@@ -22,6 +22,8 @@ from supervisor.log import logger
 from supervisor.service import Context, Service
 from supervisor.transaction import Reading, Transaction
 
+# A guardian that does not take its farewell within this is killed, in seconds.
+FAREWELL = 1.0
 VARIABLE = "SWITCHBOARD_PROCESS_OF"
 
 
@@ -65,8 +67,9 @@ class Registry:
             try:
                 os.write(to.stdin.fileno(), line.encode())
             except (BrokenPipeError, BlockingIOError) as error:
-                # Its service notices that it is gone, and tells the next one all of it.
+                # Gone, or it reads nothing: its service tells the next one all of it.
                 logger.warning("guardian_unreachable", error=str(error))
+                to.kill()
 
     def service(self) -> Service:
         """Keeps a guardian running."""
@@ -84,6 +87,8 @@ class Registry:
             start_new_session=True,
             env={},
         )
+        assert self._guardian.stdin is not None
+        os.set_blocking(self._guardian.stdin.fileno(), False)
         for pid, (started, _owner) in self.groups.items():
             self._tell(f"+{pid} {started}\n")
         return self._guardian
@@ -96,7 +101,11 @@ class Registry:
                 self._send(ended, "bye\n")
             if ended.stdin is not None:
                 ended.stdin.close()
-            ended.wait(5)
+            try:
+                ended.wait(FAREWELL)
+            except subprocess.TimeoutExpired:
+                ended.kill()
+                ended.wait()
 
 
 class _Guardian(Service):

@@ -128,8 +128,15 @@ class Store:
         )
 
     def _read_in_thread(self, fn: Callable[..., R], args: tuple[Any, ...]) -> R:
-        with self.database.reader() as connection:
-            return fn(Reading(connection), *args)
+        try:
+            with self.database.reader() as connection:
+                return fn(Reading(connection), *args)
+        except sqlite3.DatabaseError as error:
+            reason = disk_error(error)
+            # A query that writes is a bug of ours, whatever the disk.
+            if reason is None or error.sqlite_errorcode == sqlite3.SQLITE_READONLY:
+                raise
+            raise StoreUnavailable(f"it cannot be read: {reason}") from error
 
     @property
     def waiting(self) -> int:

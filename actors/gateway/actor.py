@@ -82,6 +82,7 @@ class GatewayActor(Launching):
         self._media = Media(self._gw_id, services, path, me, self.post, self._held)
         record = self._record = await self._services.store.read(records.load, self._gw_id)
         if record is None:
+            self._linger()
             return
         self._transcripts = await self._services.store.read(
             records.transcripts, self._gw_id, record.session
@@ -96,13 +97,19 @@ class GatewayActor(Launching):
             # It was being stopped when the appliance died; its process died with it.
             await self._end_leftover_container(record)
             record.state = State.DOWN
-            await self._save("gateway.stopped", {"reason": "the appliance was restarted"})
+            await self._resume("gateway.stopped")
             self._gone_down()
         else:
             record.state = State.RESTARTING
             record.node = self._services.node
-            await self._save("gateway.restarting", {"reason": "the appliance was restarted"})
+            await self._resume("gateway.restarting")
             self._begin_launch()
+
+    async def _resume(self, kind: str) -> None:
+        """Write down what a restart makes of the row; a disk that refuses must not hold it up."""
+        assert self._record is not None
+        data: Json = {"reason": "the appliance was restarted"}
+        await self._write_or_log(records.save_and_tell, self._record, kind, data)
 
     async def on_stop(self, reason: StopReason) -> None:
         """The appliance stops: end the process; the row keeps saying that it is to be up.
@@ -146,11 +153,8 @@ class GatewayActor(Launching):
                 if generation == self._generation:
                     self._answer_stop("stopping")
             case LingerOver(generation):
-                if generation == self._generation and self._is(State.DOWN):
-                    if self._media.busy:
-                        self._linger()
-                    else:
-                        self._tell_router(Idle(self._gw_id))
+                if generation == self._generation:
+                    self._linger_over()
             case ProfileChanged():
                 self._profile_stale = True
                 await self._renew_if_quiet()
@@ -328,11 +332,18 @@ class GatewayActor(Launching):
         self._calls.clear()
         self.context.os_pid = None
         queued, self._queued = self._queued, None
-        if queued is None:
-            self._linger()
+        self._linger()
+        if queued is not None:
+            # Through the mailbox, as if it had been asked for only now.
+            self.context.child.ref.forward(*queued)
+
+    def _linger_over(self) -> None:
+        """Nothing has happened for a while: say so, and again after another while."""
+        if self._record is not None and self._record.state is not State.DOWN:
             return
-        # Through the mailbox, as if it had been asked for only now.
-        self.context.child.ref.forward(*queued)
+        if not self._media.busy:
+            self._tell_router(Idle(self._gw_id))
+        self._linger()
 
     def _linger(self) -> None:
         async def later(generation: int) -> None:

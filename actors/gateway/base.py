@@ -74,14 +74,17 @@ class GatewayBase(Actor[Any]):
         rule = self._rule()
         return Backoff(first=rule.backoff_first, cap=rule.backoff_cap)
 
-    def _tell_router(self, message: RouterMessage) -> None:
+    def _tell_router(self, message: RouterMessage) -> bool:
+        """False when it could not be told."""
         router = self._services.router
+        if router is None:
+            return False
         try:
-            if router is not None:
-                router.tell(message)
+            router.tell(message)
         except (ActorDown, MailboxFull) as error:
-            # It reads the rows of live gateways when it starts, and sees the same there.
             logger.warning("router_not_told", actor=self.context.path, error=str(error))
+            return False
+        return True
 
     async def _save(self, type: str, data: Json) -> None:
         record = self._record
@@ -117,4 +120,6 @@ class GatewayBase(Actor[Any]):
 
     async def _replace(self, launch: Launch, generation: int) -> None:
         await launch.stop(force=False)
+        # A container's name is free only when its run is over, not when it has stopped.
+        await launch.over.wait()
         await self.post(RelaunchNow(generation))

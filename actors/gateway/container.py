@@ -23,8 +23,12 @@ class Engine:
     def run(
         self, argv: list[str], env: Mapping[str, str], values: dict[str, str], folder: Path
     ) -> list[str]:
-        """Create and start it, detached, with the gateway's folder at /run/gateway."""
-        environment = [part for k, v in env.items() for part in ("--env", f"{k}={v}")]
+        """Create and start it, detached, with the gateway's folder at /run/gateway.
+
+        Of the environment only the names are arguments, which everybody can see: the engine takes
+        the values from its own.
+        """
+        environment = [part for name in env for part in ("--env", name)]
         return [
             self._engine,
             "run",

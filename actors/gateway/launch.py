@@ -16,6 +16,7 @@ import trio
 from actors.gateway.control import ChannelBroken, CtrlTcp, Lines
 from actors.gateway.messages import Json
 from actors.gateway.ports import Assigned
+from actors.gateway.render import scrub
 from actors.gateway.runner import CannotStart, ContainerRunner, ProcessRunner
 from config.model import Profile
 from supervisor.errors import Rejected
@@ -59,6 +60,8 @@ class Launch:
         self.channel: CtrlTcp | None = None
         self.lines: Lines | None = None
         self.result: Json | None = None
+        # Values that must not be told on when the gateway prints them.
+        self.hidden: list[str] = []
         self._on_event = on_event
         self._line_seen = trio.Event()
         self._failed: str | None = None
@@ -66,6 +69,8 @@ class Launch:
         self._pattern = re.compile(profile.ready.pattern) if profile.ready.pattern else None
         self._stopping = False
         self._ended = trio.Event()
+        # Set when nothing of this launch is left, also not in the engine.
+        self.over = trio.Event()
         # There is something that can be stopped, or there will be nothing.
         self._begun = trio.Event()
         # Something the watch should look at: the end, or a broken channel.
@@ -135,7 +140,7 @@ class Launch:
         self._stir.set()
 
     def _outcome(self, reason: str | None, how: Exit | None) -> Outcome:
-        last = self.runner.last_lines()
+        last = [scrub(line, self.hidden) for line in self.runner.last_lines()]
         taken = self._port_taken or _PORT_TAKEN.search(reason or "") is not None
         words = [part for part in (reason, str(how) if how else None) if part]
         text = "; ".join(words) or "gone"

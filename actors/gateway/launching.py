@@ -40,6 +40,7 @@ class Launching(Talking):
 
     def _begin_launch(self) -> None:
         self._generation += 1
+        self._profile_stale = False
         self.spawn(self._run_launch, self._generation)
 
     def _end_launch(self, force: bool) -> None:
@@ -63,7 +64,8 @@ class Launching(Talking):
         try:
             launch = prepare(record, self._services, path, on_event)
         except (Rejected, OSError) as error:
-            await self.post(LaunchEnded(generation, str(error), None))
+            moved = isinstance(error, Rejected) and error.code == "slot_gone"
+            await self.post(LaunchEnded(generation, str(error), None, port_taken=moved))
             return
         turns = self._services.starting
         await turns.acquire_on_behalf_of(launch)
@@ -81,14 +83,21 @@ class Launching(Talking):
             await self.post(LaunchReady(generation, result_detail(launch.result)))
 
         try:
-            if generation != self._generation or record.state is State.STOPPING:
-                return
+            if not self._wanted(generation, record):
+                return  # it waited for its turn, and was stopped or overtaken meanwhile
             self._launch = launch
             outcome = await launch.run(on_ready)
         finally:
             give_turn()
+            launch.over.set()
         await self._forget(launch)
         await self.post(LaunchEnded(generation, outcome.reason, outcome.exit, outcome.port_taken))
+
+    def _wanted(self, generation: int, record: Record) -> bool:
+        """Is a launch of this generation still what the gateway's state asks for?"""
+        if generation != self._generation or record is not self._record:
+            return False
+        return record.state in (State.STARTING, State.RESTARTING)
 
     async def _note(self, launch: Launch) -> None:
         """Keep the process by pid and start time, for the case that we are killed."""
@@ -124,6 +133,7 @@ class Launching(Talking):
             return
         if record.request.get("dial") and launch.channel is not None:
             self.spawn(self._dial, self._generation)
+        await self._renew_if_quiet()
 
     async def _ended(self, message: LaunchEnded) -> None:
         record = self._record
@@ -150,8 +160,7 @@ class Launching(Talking):
         if self._moves >= MAX_MOVES:
             return False
         self._moves += 1
-        self._tell_router(SlotTaken(self._gw_id, record.slot))
-        return True
+        return self._tell_router(SlotTaken(self._gw_id, record.slot))
 
     def _may_retry(self, message: LaunchEnded) -> bool:
         """By the profile's policy, and only so often; also counts the failure."""
@@ -196,7 +205,7 @@ class Launching(Talking):
             await self._step(machine.Exited(again=False), {"reason": record.detail})
             return
         record.slot = slot
-        await self._services.store.write(records.save, record)
+        await self._write_or_log(records.save, record)
         self._begin_launch()
 
     async def _end_leftover_container(self, record: Record) -> None:

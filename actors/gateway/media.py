@@ -106,6 +106,7 @@ class Media:
                 self._transcribing.add(path)
                 with self._working():
                     await self._transcribe(path)
+                self._transcribing.discard(path)
 
     async def _transcribe(self, path: str) -> None:
         def progress(percent: int) -> None:

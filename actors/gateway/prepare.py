@@ -9,7 +9,7 @@ from actors.gateway.container import Engine
 from actors.gateway.control import Lines
 from actors.gateway.launch import Launch
 from actors.gateway.messages import Json
-from actors.gateway.ports import assigned
+from actors.gateway.ports import assigned, slots
 from actors.gateway.records import Record
 from actors.gateway.runner import ContainerRunner, ProcessRunner
 from actors.gateway.services import Services
@@ -48,6 +48,8 @@ def prepare(
     profile = profile_of(services, record.main_app)
     if record.slot is None:
         raise Rejected("no_ports", "no ports are set aside for this gateway")
+    if record.slot >= slots(settings.ports):
+        raise Rejected("slot_gone", "its ports are outside the ranges of the configuration now")
     ports = assigned(settings.ports, record.slot)
     folder = services.run_folder(record.gw_id)
     recordings = services.session_folder(record.gw_id, record.session)
@@ -61,6 +63,7 @@ def prepare(
     shortcut.unlink(missing_ok=True)
     shortcut.symlink_to(recordings)
     launch = Launch(profile, record.gw_id, settings.address, ports, on_event)
+    launch.hidden = render.secrets(record.request)
     if profile.use_container and profile.container is not None:
         engine = Engine(profile.container, services.registry.instance, record.gw_id)
         launch.runner = ContainerRunner(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor import guardian
+from supervisor.log import logger
 from supervisor.orphans import Registry
 from supervisor.process import Command, Process
 
@@ -145,4 +146,8 @@ async def finish(dump: Path, registry: Registry, owner: str) -> tuple[Path, floa
 def discard(dump: Path) -> None:
     """Remove what a finished file was made from."""
     for side in (dump, _sent(dump)):
-        side.unlink(missing_ok=True)
+        try:
+            side.unlink(missing_ok=True)
+        except OSError as error:
+            # Kept, it is only finished again at the next start.
+            logger.error("dump_kept", file=str(side), error=str(error))

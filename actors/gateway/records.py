@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -219,13 +221,24 @@ def with_pending_transcripts(db: Reading) -> list[str]:
     ]
 
 
-def forget_old(tx: Transaction, before: str, limit: int) -> int:
-    """Delete up to `limit` gateways that are down since before a time; how many."""
-    return tx.execute(
-        "DELETE FROM gateways WHERE gw_id IN (SELECT gw_id FROM gateways"
-        " WHERE state = 'down' AND changed < ? ORDER BY changed LIMIT ?)",
-        (before, limit),
-    )
+def forget_old(folder: Path) -> Callable[[Transaction, str, int], int]:
+    """A rule that deletes gateways that are down since before a time, with what they ran from.
+
+    `folder` holds the gateways' working folders.
+    """
+
+    def forget(tx: Transaction, before: str, limit: int) -> int:
+        rows = tx.all(
+            "SELECT gw_id FROM gateways WHERE state = 'down' AND changed < ?"
+            " ORDER BY changed LIMIT ?",
+            (before, limit),
+        )
+        for (gw_id,) in rows:
+            shutil.rmtree(folder / gw_id, ignore_errors=True)
+            tx.execute("DELETE FROM gateways WHERE gw_id = ?", (gw_id,))
+        return len(rows)
+
+    return forget
 
 
 def forget_recordings(tx: Transaction, before: str, limit: int) -> int:
@@ -237,6 +250,8 @@ def forget_recordings(tx: Transaction, before: str, limit: int) -> int:
         path = Path(name)
         path.unlink(missing_ok=True)
         path.with_suffix(".txt").unlink(missing_ok=True)
+        with suppress(OSError):  # other recordings of the session are still there
+            path.parent.rmdir()
         tx.execute("DELETE FROM recordings WHERE path = ?", (name,))
     return len(rows)
 

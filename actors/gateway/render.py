@@ -13,6 +13,7 @@ from actors.gateway.messages import Json
 from actors.gateway.ports import Assigned
 from config.model import Profile
 from supervisor.errors import Rejected
+from supervisor.log import MASK, is_secret
 
 _FIELD = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -38,6 +39,22 @@ def check_fields(request: Json) -> None:
     for name, value in request.items():
         if isinstance(value, str) and _CONTROL.search(value):
             raise Rejected("invalid", f"{name}: control characters are not allowed")
+
+
+def secrets(request: Json) -> list[str]:
+    """Values of a request that must not be told on: of keys that name secrets, and stream keys."""
+    return [
+        value
+        for name, value in request.items()
+        if isinstance(value, str) and len(value) >= 4 and (is_secret(name) or name == "rtmp_dst")
+    ]
+
+
+def scrub(text: str, hidden: list[str]) -> str:
+    """A text without these values, for what is kept and shown."""
+    for value in hidden:
+        text = text.replace(value, MASK)
+    return text
 
 
 def fields(

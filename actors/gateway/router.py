@@ -6,13 +6,15 @@ aside, because it alone knows of all gateways.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, assert_never
+
+import trio
 
 from actors.gateway import records
 from actors.gateway.actor import GatewayActor
 from actors.gateway.messages import (
     CommandGateway,
-    GatewayView,
     GetGateway,
     Idle,
     Leftovers,
@@ -32,7 +34,7 @@ from actors.gateway.prepare import check_request, profile_of
 from actors.gateway.services import Services
 from supervisor.actor import LATER, Actor
 from supervisor.child import Child
-from supervisor.errors import ActorDown, MailboxFull, Rejected
+from supervisor.errors import ActorDown, AskExpired, MailboxFull, Rejected
 from supervisor.log import logger
 from supervisor.ref import AnyRef
 from supervisor.reply import Reply
@@ -41,6 +43,10 @@ from supervisor.tree import Supervisor
 
 # A gateway's process gets its profile's grace; this is what the actor gets around it.
 GRACE = 12.0
+# Less than what the fleet has, whatever a profile wants.
+MAX_GRACE = 28.0
+# A gateway that is busy for longer is listed as its row says, in seconds.
+LIST_TIMEOUT = 2.0
 
 
 class Directory:
@@ -88,7 +94,7 @@ class RouterActor(Actor[Any]):
             case StopGateway() | CommandGateway() | GetGateway():
                 return self._pass_on(message)
             case ListGateways():
-                self.spawn(self._list, message, self.defer())
+                self.spawn(self._answering, self._list, message, self.defer())
                 return LATER
             case Idle(gw_id):
                 self._put_away(gw_id)
@@ -135,8 +141,22 @@ class RouterActor(Actor[Any]):
         if ref is not None:
             ref.forward(message, self.defer())
         else:
-            self.spawn(self._answer_for_absent, message, self.defer())
+            self.spawn(self._answering, self._answer_for_absent, message, self.defer())
         return LATER
+
+    async def _answering(
+        self,
+        find: Callable[[Any, Reply[Any]], Awaitable[None]],
+        message: RouterMessage,
+        reply: Reply[Any],
+    ) -> None:
+        """Work for one reply: what fails there fails that reply, and nobody else's."""
+        try:
+            await find(message, reply)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the asker gets it
+            logger.error("answer_failed", actor=self.context.path, error=repr(error))
+            refused = isinstance(error, Rejected)
+            reply.fail(error if refused else Rejected("busy", "it cannot be looked up just now"))
 
     async def _answer_for_absent(
         self, message: StopGateway | CommandGateway | GetGateway, reply: Reply[Any]
@@ -158,17 +178,20 @@ class RouterActor(Actor[Any]):
         found = await self._services.store.read(
             records.page, message.after, message.limit + 1, message.state
         )
-        views: list[GatewayView] = []
-        for record in found[: message.limit]:
-            ref = self._directory.find(record.gw_id)
-            view = records.view(record)
-            if ref is not None:
-                try:
-                    view = await ref.ask(GetGateway(record.gw_id), timeout=2.0)
-                except (ActorDown, MailboxFull, Rejected) as error:
-                    logger.debug("list_from_row", gw_id=record.gw_id, error=str(error))
-            views.append(view)
-        more = len(found) > message.limit
+        found, more = found[: message.limit], len(found) > message.limit
+        views = [records.view(record) for record in found]
+
+        async def look(i: int, ref: AnyRef) -> None:
+            try:
+                views[i] = await ref.ask(GetGateway(views[i].gw_id), timeout=LIST_TIMEOUT)
+            except (ActorDown, AskExpired, MailboxFull, Rejected) as error:
+                logger.debug("list_from_row", gw_id=views[i].gw_id, error=str(error))
+
+        async with trio.open_nursery() as nursery:
+            for i, view in enumerate(views):
+                ref = self._directory.find(view.gw_id)
+                if ref is not None:
+                    nursery.start_soon(look, i, ref)
         reply.set(Page(views, views[-1].gw_id if more and views else None))
 
     # -- actors ---------------------------------------------------------------
@@ -181,11 +204,13 @@ class RouterActor(Actor[Any]):
         if ref is not None:
             return ref
         services = self._services
+        profile = services.settings().profiles.get(kind)
+        own = profile.stop.grace if profile is not None else 0.0
         spec = ChildSpec(
             id=gw_id,
             start=lambda: GatewayActor(gw_id, services),
             restart=Restart.PERMANENT,
-            grace=GRACE,
+            grace=min(max(GRACE, own + 3.0), MAX_GRACE),
         )
         child = self._members.start_child(spec)
         self._directory.refs[gw_id] = child.ref
@@ -194,7 +219,7 @@ class RouterActor(Actor[Any]):
     def _put_away(self, gw_id: str) -> None:
         ref = self._directory.find(gw_id)
         if ref is None or ref.waiting:
-            return  # somebody wants something of it just now; it will say so again
+            return  # somebody wants something of it just now; it says so again
         del self._directory.refs[gw_id]
         self._kinds.pop(gw_id, None)
         self._slots.give_back(gw_id)
@@ -218,7 +243,11 @@ class RouterActor(Actor[Any]):
     async def _look_for_leftovers(self) -> None:
         """Recordings that a crash left unfinished, also of gateways that are down since."""
         base = self._services.folder / "recordings"
-        found = {path.parent.parent.name for path in base.glob("*/*/dump-*-dec.wav")}
+
+        def look() -> set[str]:
+            return {path.parent.parent.name for path in base.glob("*/*/dump-*-dec.wav")}
+
+        found = await trio.to_thread.run_sync(look)
         found.update(await self._services.store.read(records.with_pending_transcripts))
         if found:
             await self.post(Leftovers(tuple(sorted(found))))

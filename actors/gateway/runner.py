@@ -6,7 +6,8 @@ The actor sees no difference: `run` until it ends, `lines` as they come, `stop`.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -23,6 +24,7 @@ from supervisor.process import Command, Exit, Process
 
 # Each call of a container engine gets this long, in seconds; starting may pull nothing.
 ENGINE_TIMEOUT = 30.0
+ENGINE_LINES = 1000
 
 
 class CannotStart(Exception):
@@ -170,7 +172,7 @@ class ContainerRunner:
             argv = self._engine.run(
                 self._rendered.argv, self._rendered.env, self._values, self._rendered.folder
             )
-            status, output = await self._call(argv)
+            status, output = await self._call(argv, env=self._rendered.env)
             if status != 0:
                 raise CannotStart(f"{argv[0]} run failed: {' '.join(output[-3:]) or status}")
         task_status.started()
@@ -240,24 +242,31 @@ class ContainerRunner:
         return Process(Command(argv, owner=self._owner), self._registry, on_line)
 
     async def _call(
-        self, argv: list[str], timeout: float = ENGINE_TIMEOUT
+        self,
+        argv: list[str],
+        timeout: float = ENGINE_TIMEOUT,
+        env: Mapping[str, str] | None = None,
     ) -> tuple[int, list[str]]:
-        return await call_engine(argv, self._registry, self._owner, timeout)
+        return await call_engine(argv, self._registry, self._owner, timeout, env)
 
 
 async def call_engine(
-    argv: list[str], registry: Registry, owner: str, timeout: float = ENGINE_TIMEOUT
+    argv: list[str],
+    registry: Registry,
+    owner: str,
+    timeout: float = ENGINE_TIMEOUT,
+    env: Mapping[str, str] | None = None,
 ) -> tuple[int, list[str]]:
     """Run the engine's command; its exit status and its lines.
 
     124: it took too long; 127: there is no such command.
     """
-    lines: list[str] = []
-    process = Process(Command(argv, owner=owner), registry, lines.append)
+    lines: deque[str] = deque(maxlen=ENGINE_LINES)
+    process = Process(Command(argv, env or {}, owner=owner), registry, lines.append)
     try:
         with trio.move_on_after(timeout):
             ended = await process.run()
-            return ended.status, lines
+            return ended.status, list(lines)
     except OSError as error:
         return 127, [f"{argv[0]}: {error.strerror}"]
     return 124, [*lines, f"no end within {timeout:g} s"]

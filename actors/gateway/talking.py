@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import trio
 
-from actors.gateway import commands, recording, records, stream
+from actors.gateway import commands, recording, records, render, stream
 from actors.gateway.base import GatewayBase
 from actors.gateway.launch import Launch
 from actors.gateway.machine import State
@@ -93,7 +93,9 @@ class Talking(GatewayBase):
         folder = self._services.session_folder(self._gw_id, record.session)
 
         async def report(state: str, detail: str) -> None:
-            await self.post(StreamChanged(generation, state, detail))
+            # ffmpeg names the address, and with it the stream's key.
+            told = render.scrub(detail, render.secrets(record.request))
+            await self.post(StreamChanged(generation, state, told))
 
         url = str(record.request.get("rtmp_dst", ""))
         registry, path = self._services.registry, self.context.path

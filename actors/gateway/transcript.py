@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from actors.gateway.render import fill
 from config.model import Transcribe
 from supervisor.orphans import Registry
 from supervisor.process import Command, Process
+
+# Of text; more than a day of talk.
+MAX_LINES = 100_000
 
 _PROGRESS = re.compile(r"^progress (\d{1,3})$")
 
@@ -31,7 +35,7 @@ async def transcribe(
 ) -> str | None:
     """Transcribe a recording; None when the text is written, or why it could not be."""
     values = {"file": str(recording), "python": sys.executable}
-    lines: list[str] = []
+    lines: deque[str] = deque(maxlen=MAX_LINES)
     errors: list[str] = []
 
     def on_error(line: str) -> None:
@@ -55,6 +59,9 @@ async def transcribe(
         return f"it {ended}: {' '.join(errors)}".rstrip(": ")
     target = text_path(recording)
     partial = target.with_suffix(".part")
-    partial.write_text("\n".join(lines) + "\n", "utf-8")
-    partial.replace(target)
+    try:
+        partial.write_text("\n".join(lines) + "\n", "utf-8")
+        partial.replace(target)
+    except OSError as error:
+        return f"the text cannot be stored: {error.strerror}"
     return None

@@ -105,13 +105,19 @@ def local_client(config: Path | None, url: str | None, token: str | None) -> Cli
             scheme, tls = "https", _just(settings.server.tls.certificate)
         address = settings.server.bind[0].replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]")  # noqa: S104
         url = f"{scheme}://{address}"
-    if token is None:
+    if token is None and _is_here(url):
         file = Path(settings.state) / "admin.token"
         try:
             token = file.read_text().strip()
         except OSError:
             token = None
     return Client(url.rstrip("/"), token, tls)
+
+
+def _is_here(url: str) -> bool:
+    """Is it this machine? The local admin token is for nobody else."""
+    host = urllib.parse.urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _just(certificate: str) -> ssl.SSLContext | None:

@@ -195,8 +195,13 @@ async def test_only_what_is_down_for_long_is_forgotten_and_a_step_at_a_time(
             record("new", State.DOWN, changed=new),
         )
         before = "2026-03-01T00:00:00.000000Z"
-        assert await bench.store.write(records.forget_old, before, 2) == 2
-        assert await bench.store.write(records.forget_old, before, 2) == 1
+        folder = tmp_path / "gateways"
+        for name in ("old0", "new"):
+            (folder / name).mkdir(parents=True)
+        forget = records.forget_old(folder)
+        assert await bench.store.write(forget, before, 2) == 2
+        assert await bench.store.write(forget, before, 2) == 1
+        assert [path.name for path in folder.iterdir()] == ["new"]
         left = await bench.store.read(records.page, "", 10, None)
         assert [r.gw_id for r in left] == ["live", "new"]
 

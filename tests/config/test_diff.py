@@ -60,7 +60,7 @@ gateways:
 """
     shown = repr(diff(NOW, loaded(tmp_path, text)))
     assert "never-shown" not in shown
-    assert "hall" in shown
+    assert "running" in shown
 
 
 def test_effects_say_what_applying_does(tmp_path: Path) -> None:
