@@ -33,7 +33,7 @@ from api.gateway import GatewayApi
 from api.idempotency import Idempotency
 from api.operation import Table
 from api.server import Listeners
-from api.streams import Streams
+from api.streams import OPERATION, Streams
 from api.system import Appliance, SystemApi
 from config.diff import changed_profiles
 from config.load import find, load
@@ -116,6 +116,7 @@ class Switchboard:
             [
                 *GatewayApi(self.router, self.directory).operations(),
                 *SystemApi(appliance).operations(),
+                OPERATION,
             ]
         )
         dispatcher = Dispatcher(

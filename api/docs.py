@@ -27,7 +27,7 @@ def page(document: dict[str, Any]) -> str:
         for method, operation in methods.items():
             tag = operation["tags"][0]
             sections.setdefault(tag, []).append(_operation(document, path, method, operation))
-    links = " ".join(f'<a href="#{tag}">{tag}</a>' for tag in [*sections, "streams"])
+    links = " ".join(f'<a href="#{tag}">{tag}</a>' for tag in [*sections, "socket"])
     body = "".join(
         f'<section id="{tag}"><h2>{tag}</h2>{"".join(parts)}</section>'
         for tag, parts in sections.items()
@@ -44,7 +44,7 @@ def page(document: dict[str, Any]) -> str:
 
 
 _STREAMS = """
-<section id="streams"><h2>streams</h2><article><h3><b>GET</b> /ws</h3>
+<section id="socket"><h2>socket</h2><article><h3><b>GET</b> /ws</h3>
 <p>A WebSocket. First a <code>hello</code> frame with the log's epoch and a resume token, then
 every event as it is committed, and a <code>heartbeat</code> every 30 s. A browser gives its token
 as <code>?api_key=TOKEN</code>.</p><table>
@@ -56,9 +56,8 @@ type (<code>gateway.started</code>), or a kind (<code>gateway</code>)</td></tr>
 <tr><td><code>batch=1</code></td><td>many events in one frame when there are many</td></tr></table>
 <p>Commands go the other way:
 <code>{"id":1,"method":"GET","path":"/gateway/status?gw_id=gw01"}</code> is answered
-<code>{"id":1,"status":200,"body":{…}}</code>. Many may be under way at once.</p></article>
-<article><h3><b>GET</b> /events</h3><p>The same events as server-sent events, with the same query;
-<code>Last-Event-ID</code> resumes.</p></article></section>
+<code>{"id":1,"status":200,"body":{…}}</code>. Many may be under way at
+once.</p></article></section>
 """
 
 
@@ -88,7 +87,10 @@ def _operation(document: dict[str, Any], path: str, method: str, operation: dict
 
 
 def _schema(document: dict[str, Any], title: str, content: dict[str, Any]) -> str:
-    schema = _resolved(document, content["application/json"]["schema"], 0)
+    kind, held = next(iter(content.items()))
+    if kind != "application/json":
+        return f"<p>Answers with <code>{kind}</code>.</p>"
+    schema = _resolved(document, held["schema"], 0)
     text = html.escape(json.dumps(schema, indent=2, ensure_ascii=False))
     return f"<details><summary>{title}</summary><pre>{text}</pre></details>"
 

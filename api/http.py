@@ -46,11 +46,11 @@ class HttpConnection(TrioASGIHTTPConnection):
         except ApiError as error:
             await self._refuse(scope, path, error, receive, send)
             return
-        if path == "/events" and scope["method"] == "GET":
-            await self.app.streams.serve_sse(request, receive, send)
-            return
         dispatcher = self.app.dispatcher
         operation = dispatcher.table.find(request.method, path)[0]
+        if operation is not None and operation.stream and scope["method"] == "GET":
+            await self.app.streams.serve_sse(request, receive, send)
+            return
         timeout = operation.timeout if operation is not None else None
         with trio.move_on_after(timeout or dispatcher.limits().request_timeout) as deadline:
             response = await dispatcher.run(request)

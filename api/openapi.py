@@ -70,7 +70,8 @@ def document(table: Table) -> dict[str, Any]:
 def _operation(
     operation: Operation, by_kind: dict[int, Any], components: dict[str, Any]
 ) -> dict[str, Any]:
-    answer = {"description": "OK", "content": _json(by_kind[id(operation.answer)])}
+    content = {operation.content_type: {"schema": by_kind[id(operation.answer)]}}
+    answer = {"description": "OK", "content": content}
     found: dict[str, Any] = {
         "operationId": operation.id,
         "summary": operation.summary,

@@ -78,7 +78,9 @@ class Operation:
     body_status: int = 422
     errors: tuple[int, ...] = ()
     timeout: float | None = None
+    # What the answer is written as; a stream is served by streams.py, not by its handler.
     content_type: str = "application/json"
+    stream: bool = False
 
 
 _PART = re.compile(r"\{(\w+)(:path)?\}")

@@ -10,13 +10,14 @@ import functools
 import urllib.parse
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import trio
 
 from api.dispatch import Dispatcher, Request, error_headers, unauthorized
 from api.errors import EVENTS, ApiError
+from api.operation import Call, Nothing, Operation
 from supervisor.bus import EventLog, Gap, Reader, TokenError
 from supervisor.event import Event, Topics, encode, timestamp
 from supervisor.store import Store
@@ -62,6 +63,35 @@ def wanted(query: bytes, since: str | None = None) -> Wanted:
         pairs.get("api_key"),
     )
 
+
+class StreamQuery(msgspec.Struct):
+    """Query of a stream; `since` is a resume token, `topics` are separated by commas."""
+
+    since: str = ""
+    topics: str = ""
+    api_key: str = ""
+
+
+async def _only_as_a_stream(call: Call[StreamQuery, Nothing]) -> NoReturn:
+    del call
+    raise ApiError(409, "conflict", "/events is a stream: GET it over HTTP, or listen on /ws")
+
+
+OPERATION = Operation(
+    id="events",
+    method="GET",
+    path="/events",
+    surface=EVENTS,
+    scope=SCOPE,
+    summary="The log as server-sent events: replay from a token, then live.",
+    handler=_only_as_a_stream,
+    query=StreamQuery,
+    query_status=400,
+    answer=str,
+    content_type="text/event-stream",
+    stream=True,
+    errors=(409, 503),
+)
 
 Frame = bytes | Callable[[], bytes]
 Send = Callable[[Frame], Awaitable[None]]

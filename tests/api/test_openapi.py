@@ -40,6 +40,7 @@ EXPECTED = {
     ("GET", "/gateway/status"),
     ("POST", "/gateway/command"),
     ("GET", "/gateway/list"),
+    ("GET", "/events"),
 }
 
 
