@@ -103,16 +103,25 @@ class Place:
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
         self._sent: int | None = None
+        self._untold: Gap | None = None
 
     @property
     def seq(self) -> int:
         """The last event that was sent, or that it did not want."""
         return self.reader.cursor if self._sent is None else self._sent
 
+    def token(self, log: EventLog) -> str:
+        """Where to resume; as it was asked for, until the gap after it has been sent."""
+        if self._untold is not None:
+            return self._untold.requested
+        return self.reader.token if self._sent is None else log.token(self._sent)
+
     async def read(self) -> Gap | list[Event]:
         """The reader's next; from now on not sent."""
         found = await self.reader.read(BATCH)
-        if not isinstance(found, Gap):
+        if isinstance(found, Gap):
+            self._untold = found
+        else:
             self._sent = found[0].seq - 1
         return found
 
@@ -122,7 +131,7 @@ class Place:
 
     def all_sent(self) -> None:
         """All that was read has been sent."""
-        self._sent = None
+        self._sent = self._untold = None
 
 
 class Streams:
@@ -167,7 +176,7 @@ class Streams:
 
     def beat(self, place: Place) -> bytes:
         """Every 30 s: alive, and where to resume after what has been sent."""
-        token, behind = self.log.token(place.seq), self.log.head - place.seq
+        token, behind = place.token(self.log), self.log.head - place.seq
         return msgspec.json.encode(
             {"type": "heartbeat", "ts": timestamp(), "token": token, "behind": behind}
         )
@@ -262,6 +271,7 @@ class Streams:
             found = await place.read()
             if isinstance(found, Gap):
                 await control(self.gap(found))
+                place.all_sent()
                 continue
             epoch = self.log.epoch.encode()
             entries = [
