@@ -119,8 +119,8 @@ def _parameters(
 def _errors(operation: Operation) -> dict[str, Any]:
     statuses = {429, 431, *operation.errors}
     if operation.scope is not None:
-        # Whoever is asked may be busy, or between two lives.
-        statuses |= {401, 403, 503, 504}
+        # Whoever is asked may be busy, or between two lives; the disk may not even be read.
+        statuses |= {401, 403, 503, 504, 507}
     if operation.query is not Nothing:
         statuses.add(operation.query_status)
     if operation.method != "GET":

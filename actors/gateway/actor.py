@@ -341,8 +341,9 @@ class GatewayActor(Launching):
         """Nothing has happened for a while: say so, and again after another while."""
         if self._record is not None and self._record.state is not State.DOWN:
             return
-        if not self._media.busy:
-            self._tell_router(Idle(self._gw_id))
+        # A start may be the next message: whoever is told of idleness must not act on it then.
+        if not self._media.busy and not self.mailbox.depth:
+            self._tell_router(Idle(self._gw_id, trio.current_time()))
         self._linger()
 
     def _linger(self) -> None:

@@ -117,9 +117,13 @@ class ListGateways(Ask[Page]):
 
 @dataclass(frozen=True, slots=True)
 class Idle(Message):
-    """From a gateway that has been down for a while: it can be put away."""
+    """From a gateway that has been down for a while: it can be put away.
+
+    `said` is when, by trio's clock: what was asked of it since then counts for more.
+    """
 
     gw_id: str
+    said: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ aside, because it alone knows of all gateways.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any, assert_never
 
@@ -73,6 +74,8 @@ class RouterActor(Actor[Any]):
         self._slots = Slots(settings.ports, probe(settings.address))
         # Which profile each gateway with an actor was last started with: for the limits.
         self._kinds: dict[str, str] = {}
+        # When each gateway was last handed a start, by trio's clock.
+        self._started: dict[str, float] = {}
 
     async def on_start(self) -> None:
         """Find who is live: in the store, and, after a crash of this actor, in the tree."""
@@ -96,8 +99,8 @@ class RouterActor(Actor[Any]):
             case ListGateways():
                 self.spawn(self._answering, self._list, message, self.defer())
                 return LATER
-            case Idle(gw_id):
-                self._put_away(gw_id)
+            case Idle(gw_id, said):
+                self._put_away(gw_id, said)
             case SlotTaken(gw_id, slot):
                 self._move(gw_id, slot)
             case Leftovers(gw_ids):
@@ -121,6 +124,7 @@ class RouterActor(Actor[Any]):
             return LATER
         slot = self._slots.take(message.gw_id)
         ref = self._ensure(message.gw_id, message.main_app)
+        self._started[message.gw_id] = trio.current_time()
         ref.forward(StartWithSlot(message, slot), self.defer())
         return LATER
 
@@ -216,10 +220,11 @@ class RouterActor(Actor[Any]):
         self._directory.refs[gw_id] = child.ref
         return child.ref
 
-    def _put_away(self, gw_id: str) -> None:
+    def _put_away(self, gw_id: str, said: float) -> None:
         ref = self._directory.find(gw_id)
-        if ref is None or ref.waiting:
+        if ref is None or ref.waiting or self._started.get(gw_id, -math.inf) >= said:
             return  # somebody wants something of it just now; it says so again
+        self._started.pop(gw_id, None)
         del self._directory.refs[gw_id]
         self._kinds.pop(gw_id, None)
         self._slots.give_back(gw_id)
