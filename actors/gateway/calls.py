@@ -24,6 +24,8 @@ _REGISTRATION = {
     "UNREGISTERING": "gateway.unregistering",
 }
 _RINGING = ("CALL_INCOMING", "CALL_RINGING", "CALL_PROGRESS")
+# Not of baresip: what it lists as its calls, asked for after its channel was away.
+CALLS_NOW = "CALLS_NOW"
 _BEGINNINGS = (*_RINGING, "CALL_ESTABLISHED")
 
 
@@ -84,6 +86,8 @@ class Calls:
         param = str(event.get("param", ""))
         if kind in _REGISTRATION:
             return [(_REGISTRATION[kind], {"account": event.get("accountaor"), "detail": param})]
+        if kind == CALLS_NOW:
+            return self._only(str(event.get("data", "")), now)
         call_id = event.get("id")
         if not kind.startswith("CALL_") or not isinstance(call_id, str):
             return []
@@ -108,6 +112,12 @@ class Calls:
         if kind == "CALL_RTCP":
             return self._statistics(call, event, now)
         return []
+
+    def _only(self, listed: str, now: float) -> list[Told]:
+        """Close the calls whose peers are not listed any more: nobody told of their end."""
+        gone = [c for c in self._calls.values() if c.peer not in listed]
+        reason = "it ended while the control channel was away"
+        return [told for c in gone for told in self._closed(c.call_id, {}, reason, now)]
 
     def _closed(self, call_id: str, event: Json, reason: str, now: float) -> list[Told]:
         call = self._calls.pop(call_id, None) or Call(

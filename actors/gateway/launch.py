@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import msgspec
 import trio
 
+from actors.gateway.calls import CALLS_NOW
 from actors.gateway.control import ChannelBroken, CtrlTcp, Lines
 from actors.gateway.messages import Json
 from actors.gateway.ports import Assigned
@@ -247,8 +248,15 @@ class Launch:
         try:
             with trio.fail_after(timeout):
                 await self._open_channel(nursery)
+                await self._look_for_ended_calls()
         except trio.TooSlowError:
             raise NotReady("the control channel cannot be opened again") from None
+
+    async def _look_for_ended_calls(self) -> None:
+        """Events that came while the channel was away are lost; the list of calls is not."""
+        assert self.channel is not None
+        answer = await self.channel.command("listcalls", "")
+        await self._on_event({"type": CALLS_NOW, "data": str(answer.get("data", ""))})
 
     async def stop(self, force: bool) -> None:
         """End it: the actor is told by the end of `run`."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from actors.gateway.calls import MAX_CALLS, STATISTICS_EVERY, Calls
+from actors.gateway.calls import CALLS_NOW, MAX_CALLS, STATISTICS_EVERY, Calls
 
 PEER = "sip:caller@127.0.0.1:5099"
 
@@ -170,3 +170,16 @@ def test_a_gateway_that_ends_ends_its_calls() -> None:
     ]
     assert len(calls) == 0
     assert calls.clear() == []
+
+
+def test_calls_that_ended_while_the_channel_was_away_are_closed() -> None:
+    calls = Calls()
+    other = "sip:other@127.0.0.1:5100"
+    calls.take(event("CALL_ESTABLISHED"), 0.0)
+    calls.take(event("CALL_ESTABLISHED", "c2", peeruri=other), 0.0)
+    listed = f"--- Active calls (1) ---\n> [line 2]  0:00:09  ESTABLISHED  {other}"
+    told = calls.take({"type": CALLS_NOW, "data": listed}, 9.0)
+    assert [kind for kind, _ in told] == ["gateway.call_closed"]
+    assert told[0][1]["call_id"] == "c1"
+    assert [view.call_id for view in calls.views()] == ["c2"]
+    assert calls.take({"type": CALLS_NOW, "data": listed}, 10.0) == []
