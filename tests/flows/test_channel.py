@@ -1,4 +1,4 @@
-"""baresip has one control connection: whoever connects next has it, and the gateway takes it back."""
+"""baresip has one control connection: whoever connects next has it. The gateway takes it back."""
 
 from __future__ import annotations
 
