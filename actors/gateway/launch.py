@@ -141,13 +141,13 @@ class Launch:
         self._stir.set()
 
     def _outcome(self, reason: str | None, how: Exit | None) -> Outcome:
-        last = [scrub(line, self.hidden) for line in self.runner.last_lines()]
+        last = self.runner.last_lines()
         taken = self._port_taken or _PORT_TAKEN.search(reason or "") is not None
         words = [part for part in (reason, str(how) if how else None) if part]
         text = "; ".join(words) or "gone"
         if last and not (how is not None and how.asked and reason is None):
             text += f" (last lines: {' | '.join(last)})"
-        return Outcome(text, how, taken)
+        return Outcome(scrub(text, self.hidden), how, taken)
 
     # -- readiness ------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from actors.gateway.messages import (
 )
 from actors.gateway.prepare import prepare
 from actors.gateway.records import Record
+from actors.gateway.render import scrub
 from actors.gateway.runner import ContainerRunner, ProcessRunner, remove_container
 from actors.gateway.talking import Talking
 from supervisor.errors import Rejected
@@ -80,7 +81,8 @@ class Launching(Talking):
         async def on_ready() -> None:
             give_turn()
             await self._note(launch)
-            await self.post(LaunchReady(generation, result_detail(launch.result)))
+            detail = scrub(result_detail(launch.result), launch.hidden)
+            await self.post(LaunchReady(generation, detail))
 
         try:
             if not self._wanted(generation, record):

@@ -6,6 +6,7 @@ used · 4 the appliance cannot be reached · 5 it refused.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import ssl
 import sys
@@ -99,13 +100,14 @@ def local_client(config: Path | None, url: str | None, token: str | None) -> Cli
         # A broken file must not keep anybody from asking the appliance that runs.
         settings = load(None)
     tls = None
+    here = url is None or _is_here(url)
     if url is None:
         scheme = "http"
         if settings.server.tls is not None:
             scheme, tls = "https", _just(settings.server.tls.certificate)
         address = settings.server.bind[0].replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]")  # noqa: S104
         url = f"{scheme}://{address}"
-    if token is None and _is_here(url):
+    if token is None and here:
         file = Path(settings.state) / "admin.token"
         try:
             token = file.read_text().strip()
@@ -117,7 +119,10 @@ def local_client(config: Path | None, url: str | None, token: str | None) -> Cli
 def _is_here(url: str) -> bool:
     """Is it this machine? The local admin token is for nobody else."""
     host = urllib.parse.urlsplit(url).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # a name, whatever it begins with
 
 
 def _just(certificate: str) -> ssl.SSLContext | None:
