@@ -48,8 +48,9 @@ class HttpConnection(TrioASGIHTTPConnection):
             return
         dispatcher = self.app.dispatcher
         operation = dispatcher.table.find(request.method, path)[0]
-        if operation is not None and operation.stream and scope["method"] == "GET":
-            await self.app.streams.serve_sse(request, receive, send)
+        head = scope["method"] == "HEAD"
+        if operation is not None and operation.stream and request.method == "GET":
+            await self.app.streams.serve_sse(request, receive, send, head)
             return
         timeout = operation.timeout if operation is not None else None
         with trio.move_on_after(timeout or dispatcher.limits().request_timeout) as deadline:
@@ -57,7 +58,7 @@ class HttpConnection(TrioASGIHTTPConnection):
         if deadline.cancelled_caught:
             late = ApiError(504, "timeout", "the request took too long; it may still be done")
             response = Response(504, error_headers(late), surface_of(path).body(late))
-        await _send(send, response, request.method == "HEAD")
+        await _send(send, response, head)
 
     async def _read(self, scope: Any, path: str, receive: Receive) -> Request:
         limits = self.app.dispatcher.limits()

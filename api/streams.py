@@ -219,8 +219,8 @@ class Streams:
 
     # -- server-sent events ---------------------------------------------------
 
-    async def serve_sse(self, request: Request, receive: Any, send: Any) -> None:
-        """GET /events; a `Last-Event-ID` header counts before `since`."""
+    async def serve_sse(self, request: Request, receive: Any, send: Any, head: bool) -> None:
+        """GET /events; a `Last-Event-ID` header counts before `since`. `head`: that is all."""
         try:
             self._dispatcher.check_rate(request.address)
             want = wanted(request.query, request.last_event_id)
@@ -234,6 +234,9 @@ class Streams:
             return
         headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
+        if head:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
         self.subscribers += 1
         try:
             async with trio.open_nursery() as nursery:

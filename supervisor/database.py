@@ -166,6 +166,8 @@ class Database:
         same = file.exists() and meta.get("place", place) == place
         known = meta.get("instance") if same else None
         self.instance = rows["instance"] = known or secrets.token_hex(8)
+        if known is None:
+            self.connection.execute("DELETE FROM processes")
         self.connection.executemany(
             "INSERT INTO meta (name, value) VALUES (?, ?)"
             " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
