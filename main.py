@@ -41,6 +41,7 @@ from config.model import Config
 from supervisor import log as logs
 from supervisor import orphans
 from supervisor.bus import EventLog
+from supervisor.child import State
 from supervisor.database import Database
 from supervisor.errors import ActorDown, AskExpired, Fatal, MailboxFull, Rejected, StartFailed
 from supervisor.intensity import Intensity
@@ -252,7 +253,8 @@ class Switchboard:
 
         async def when_ready() -> None:
             await self.root.child.settled()
-            on_ready()
+            if self.root.child.state is State.RUNNING:
+                on_ready()
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(when_ready)
@@ -341,14 +343,14 @@ def write_token(path: Path, token: str) -> None:
 @config_option
 def serve(config: Path | None) -> None:
     """Run the appliance in the foreground."""
-    path = find(config)
-    settings = load_or_exit(path)
+    settings = load_or_exit(find(config))
     logs.configure(settings.log.level)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     # What is kept holds secrets and people's voices.
     os.umask(0o077)
     try:
-        trio.run(_serve, settings, lambda: load(path))
+        # Looked for at each reload: a file may be made after the start.
+        trio.run(_serve, settings, lambda: load(find(config)))
     except BaseExceptionGroup as group:
         _explain(group)
     except (Fatal, StartFailed, OSError) as error:

@@ -21,6 +21,7 @@ from config import VERSION
 from config.check import is_scope
 from supervisor.bus import EventLog
 from supervisor.child import Child
+from supervisor.event import timestamp
 from supervisor.inspect import Node, inspect, quarantined_paths, stuck_paths
 from supervisor.ref import Ref
 from supervisor.spec import Cause, StopReason
@@ -28,6 +29,8 @@ from supervisor.store import Store
 from supervisor.tree import Supervisor
 
 RELOAD_TIMEOUT = 30.0
+# A time as part of a file name.
+_PLAIN = str.maketrans("", "", "-:.")
 RESTART_TIMEOUT = 30.0
 
 Scope = Annotated[str, msgspec.Meta(max_length=128)]
@@ -193,7 +196,7 @@ class SystemApi:
         return Version(
             title="Switchboard",
             version=VERSION,
-            description="Supervises SIP media gateways, recordings, calls, jobs and telemetry",
+            description="Supervises SIP media gateways: their calls, recordings and streams",
             copyright="© 2026 the Switchboard authors",
             epoch=it.log.epoch,
             boot=it.store.database.boot,
@@ -269,7 +272,7 @@ class SystemApi:
 
     async def backup(self, call: Call[Nothing, BackupRequest]) -> BackupMade:
         """POST /system/backup."""
-        name = call.body.name or time.strftime("switchboard-%Y%m%dT%H%M%SZ.db", time.gmtime())
+        name = call.body.name or f"switchboard-{timestamp().translate(_PLAIN)}.db"
         folder = (self._it.folder / "backups").absolute()
         target = folder / name
         if target.exists():

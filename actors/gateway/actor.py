@@ -108,7 +108,8 @@ class GatewayActor(Launching):
     async def _resume(self, kind: str) -> None:
         """Write down what a restart makes of the row; a disk that refuses must not hold it up."""
         assert self._record is not None
-        data: Json = {"reason": "the appliance was restarted"}
+        what = "its actor" if self.context.child.restarts else "the appliance"
+        data: Json = {"reason": f"{what} was restarted"}
         await self._write_or_log(records.save_and_tell, self._record, kind, data)
 
     async def on_stop(self, reason: StopReason) -> None:

@@ -6,6 +6,7 @@ answered call has no CALL_INCOMING: a call begins here with the first event that
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from actors.gateway.messages import CallView, Json
@@ -14,6 +15,25 @@ from supervisor.event import timestamp
 # Statistics of a running call are told at most this often, in seconds.
 STATISTICS_EVERY = 10.0
 MAX_CALLS = 64
+
+_STATUS = re.compile(
+    r"\(ESTABLISHED\).*?peer_uri:\s*<?([^>\s]+)>?.*?\bid=(\S+).*?direction:\s*(\w+)", re.DOTALL
+)
+
+
+def missed(status: str) -> Json | None:
+    """The event of a call that was established before anybody listened, from `callstat`."""
+    match = _STATUS.search(status)
+    if match is None:
+        return None
+    peer, call_id, direction = match.groups()
+    return {
+        "type": "CALL_ESTABLISHED",
+        "id": call_id,
+        "peeruri": peer,
+        "direction": direction.lower(),
+    }
+
 
 Told = tuple[str, Json]
 
@@ -105,6 +125,8 @@ class Calls:
             call.state = "ringing"
             return [("gateway.call_ringing", call.facts())]
         if kind == "CALL_ESTABLISHED":
+            if call.established_at is not None:
+                return []  # told already: baresip was also asked for what had been missed
             call.state, call.established_at = "established", now
             return [("gateway.call_established", call.facts())]
         if kind == "CALL_DTMF_START":

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 import trio
 
-from actors.gateway.calls import CALLS_NOW
+from actors.gateway.calls import CALLS_NOW, missed
 from actors.gateway.control import ChannelBroken, CtrlTcp, Lines
 from actors.gateway.messages import Json
 from actors.gateway.ports import Assigned
@@ -204,6 +204,7 @@ class Launch:
                     " (address already in use)"
                 )
             self.channel = channel
+            await self._look_for_missed_call(channel)
             return
 
     async def _keep_channel(self, channel: CtrlTcp) -> None:
@@ -251,6 +252,16 @@ class Launch:
                 await self._look_for_ended_calls()
         except trio.TooSlowError:
             raise NotReady("the control channel cannot be opened again") from None
+
+    async def _look_for_missed_call(self, channel: CtrlTcp) -> None:
+        """Calls are answered before anybody hears of events: ask baresip for the one it has."""
+        try:
+            answer = await channel.command("callstat", "", timeout=3.0)
+        except Rejected as error:
+            raise NotReady(f"the control channel: {error}") from error
+        event = missed(str(answer.get("data", "")))
+        if event is not None:
+            await self._on_event(event)
 
     async def _look_for_ended_calls(self) -> None:
         """Events that came while the channel was away are lost; the list of calls is not."""

@@ -32,7 +32,7 @@ from supervisor.errors import Fatal
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
-    """Switchboard: supervises SIP media gateways, recordings, calls, jobs and telemetry.
+    """Switchboard: supervises SIP media gateways, their calls, recordings and streams.
 
     Exit statuses: 0 done, 1 it failed, 2 usage or configuration, 3 the state folder cannot be
     used, 4 the appliance cannot be reached, 5 it refused.

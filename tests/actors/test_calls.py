@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from actors.gateway.calls import CALLS_NOW, MAX_CALLS, STATISTICS_EVERY, Calls
+from actors.gateway.calls import CALLS_NOW, MAX_CALLS, STATISTICS_EVERY, Calls, missed
 
 PEER = "sip:caller@127.0.0.1:5099"
 
@@ -183,3 +183,27 @@ def test_calls_that_ended_while_the_channel_was_away_are_closed() -> None:
     assert told[0][1]["call_id"] == "c1"
     assert [view.call_id for view in calls.views()] == ["c2"]
     assert calls.take({"type": CALLS_NOW, "data": listed}, 10.0) == []
+
+
+STATUS = """
+===== Call debug (ESTABLISHED) =====
+ local_uri:  <sip:gw@127.0.0.1:15060>
+ peer_uri:   <sip:caller@127.0.0.1:5099>
+ af=AF_INET id=c1
+ direction: Incoming
+SDP session
+"""
+
+
+def test_a_call_that_was_answered_before_anybody_listened_is_told_once() -> None:
+    calls = Calls()
+    event_of_it = missed(STATUS)
+    assert event_of_it is not None
+    assert calls.take(event_of_it, 0.0) == [("gateway.call_established", FACTS)]
+    assert calls.take(event("CALL_ESTABLISHED"), 0.1) == []
+    assert [view.call_id for view in calls.views()] == ["c1"]
+
+
+@pytest.mark.parametrize("status", ["", "(no active call)", "===== Call debug (OUTGOING) ====="])
+def test_a_status_without_an_established_call_tells_nothing(status: str) -> None:
+    assert missed(status) is None
