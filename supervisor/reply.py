@@ -20,52 +20,63 @@ from supervisor.errors import AskExpired
 R = TypeVar("R")
 
 TICK = 0.02
+PER_SECOND = 1 / TICK
 
 
 class Reply(Generic[R]):
     """Where an answer arrives. The first of `set` and `fail` counts, later ones are dropped."""
 
-    __slots__ = ("_bucket", "_outcome", "_task", "deadline", "timeout")
+    __slots__ = ("_bucket", "_error", "_task", "_value", "deadline", "done", "timeout")
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
         self.deadline = trio.current_time() + timeout
-        self._outcome: outcome.Value[R] | outcome.Error | None = None
+        # Is it answered, expired, or has the asker gone?
+        self.done = False
+        self._value: R | None = None
+        self._error: BaseException | None = None
         self._task: trio.lowlevel.Task | None = None
         self._bucket: set[Reply[Any]] | None = None
 
-    @property
-    def done(self) -> bool:
-        """Is it answered, expired, or has the asker gone?"""
-        return self._outcome is not None
-
     def set(self, value: R) -> None:
         """Answer."""
-        self._resolve(outcome.Value(value))
+        if not self.done:
+            self._value = value
+            self._resolve()
 
     def fail(self, error: BaseException) -> None:
         """Answer with an error, which is raised where the asker waits."""
-        self._resolve(outcome.Error(error))
+        if not self.done:
+            self._error = error
+            self._resolve()
 
-    def _resolve(self, result: outcome.Value[R] | outcome.Error) -> None:
-        if self._outcome is not None:
-            return
-        self._outcome = result
+    def _resolve(self) -> None:
+        self.done = True
         task = self._task
         if task is not None:
             self._task = None
             if self._bucket is not None:
                 self._bucket.discard(self)
-            trio.lowlevel.reschedule(task, result)
+            # All that trio wants of an outcome is `unwrap`: making one costs more than the rest.
+            trio.lowlevel.reschedule(task, cast("outcome.Outcome[R]", self))
+
+    def unwrap(self) -> R:
+        """The value, or its error raised: called by trio in the asker's task."""
+        if self._error is not None:
+            raise self._error
+        return cast(R, self._value)
 
     async def wait(self) -> R:
         """The answer. Raises what `fail` was given, or AskExpired."""
-        if self._outcome is not None:
+        if self.done:
             await trio.lowlevel.checkpoint()
-            return self._outcome.unwrap()
+            return self.unwrap()
         self._task = trio.lowlevel.current_task()
         if self.deadline != math.inf:
-            _wheel().add(self)
+            try:
+                _current.get().add(self)
+            except LookupError:
+                _first_wheel().add(self)
         return cast(R, await trio.lowlevel.wait_task_rescheduled(self._abort))
 
     def _abort(self, _raise: Callable[[], None]) -> trio.lowlevel.Abort:
@@ -73,7 +84,7 @@ class Reply(Generic[R]):
         if self._bucket is not None:
             self._bucket.discard(self)
         # The asker has gone: an actor that has not begun need not begin.
-        self._outcome = outcome.Error(trio.ClosedResourceError("the asker has gone"))
+        self.done = True
         return trio.lowlevel.Abort.SUCCEEDED
 
 
@@ -87,7 +98,7 @@ class _Wheel:
         trio.lowlevel.spawn_system_task(self._turn, name="ask deadlines")
 
     def add(self, reply: Reply[Any]) -> None:
-        tick = int(reply.deadline / TICK) + 1
+        tick = int(reply.deadline * PER_SECOND) + 1
         bucket = self._buckets.get(tick)
         if bucket is None:
             bucket = self._buckets[tick] = set()
@@ -114,10 +125,7 @@ class _Wheel:
 _current: trio.lowlevel.RunVar[_Wheel] = trio.lowlevel.RunVar("ask deadlines")
 
 
-def _wheel() -> _Wheel:
-    try:
-        return _current.get()
-    except LookupError:
-        wheel = _Wheel()
-        _current.set(wheel)
-        return wheel
+def _first_wheel() -> _Wheel:
+    wheel = _Wheel()
+    _current.set(wheel)
+    return wheel

@@ -17,8 +17,10 @@ class Timings:
         """Count one duration."""
         shift = nanoseconds.bit_length() - 4
         key = nanoseconds if shift <= 0 else (shift << 4) | ((nanoseconds >> shift) & 15)
-        buckets = self._buckets
-        buckets[key] = buckets.get(key, 0) + 1
+        try:
+            self._buckets[key] += 1
+        except KeyError:
+            self._buckets[key] = 1
         self.count += 1
 
     def quantile(self, q: float) -> float | None:
