@@ -120,8 +120,9 @@ class Actor(Service, Generic[M]):
         child = context.child
         if self._done or context.stopping:
             return
+        take = mailbox.take
         while True:
-            item = await mailbox.take()
+            item = await take()
             budget = self.budget
             while True:
                 if type(item) is Envelope:

@@ -94,6 +94,12 @@ class Mailbox:
         if type(item) is not Envelope and item.overflow is Overflow.COALESCE:  # type: ignore[union-attr]
             self._put_slot(item)  # type: ignore[arg-type]
             return
+        self.put_ask(item)
+
+    def put_ask(self, item: Message | Envelope) -> None:
+        """Queue what is refused when there is no room, as every ask is. Raises as `put`."""
+        if self._closed is not None:
+            raise ActorDown(self.path, self._closed)
         depth = self.depth + 1
         if depth > self.size:
             self.refused += 1

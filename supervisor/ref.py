@@ -64,8 +64,11 @@ class Ref(Generic[M]):
 
         Raises MailboxFull, ActorDown, AskExpired, or the Rejected that the actor answers.
         """
+        mailbox = self._cell.mailbox
+        if mailbox is None:
+            raise ActorDown(self._cell.path, self._cell.down_reason)
         reply: Reply[R] = Reply(timeout)
-        self._mailbox().put(Envelope(message, reply))
+        mailbox.put_ask(Envelope(message, reply))
         return await reply.wait()
 
     def forward(self, message: Ask[R], reply: Reply[R]) -> None:
