@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import msgspec
 import trio
 
@@ -138,8 +136,3 @@ def stuck_paths(root: Child) -> list[str]:
 def quarantined_paths(root: Child) -> list[str]:
     """Paths of all that wait for somebody to restart them."""
     return [c.path for c in _walk(root) if c.state is State.QUARANTINED]
-
-
-def uptime(started: float) -> float:
-    """Seconds since a Unix time."""
-    return round(time.time() - started, 3)

@@ -109,7 +109,11 @@ def test_a_slot_held_since_before_is_nobody_elses() -> None:
 
 
 def test_giving_back_what_one_does_not_have_is_no_error() -> None:
-    Slots(ranges(1), all_free).give_back("nobody")
+    slots_ = Slots(ranges(1), all_free)
+    slots_.take("one")
+    slots_.give_back("nobody")
+    with pytest.raises(Rejected):  # the only slot is still held
+        slots_.take("two")
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from(["take", "move", "give"]))))
