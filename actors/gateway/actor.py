@@ -80,7 +80,8 @@ class GatewayActor(Launching):
         me = self.context.child.ref
         path, services = self.context.path, self._services
         self._media = Media(self._gw_id, services, path, me, self.post, self._held)
-        record = self._record = await self._services.store.read(records.load, self._gw_id)
+        record, calls = await services.store.read(records.load_all, self._gw_id)
+        self._record = record
         if record is None:
             self._linger()
             return
@@ -92,6 +93,8 @@ class GatewayActor(Launching):
         self.spawn(self._media.finish_all)
         self.spawn(self._media.transcribe_pending)
         if record.state is State.DOWN:
+            self._calls_unkept = bool(calls)
+            await self._end_calls(f"{self._what()} ended")
             self._linger()
         elif record.state is State.STOPPING:
             # It was being stopped when the appliance died; its process died with it.
@@ -102,15 +105,29 @@ class GatewayActor(Launching):
         else:
             record.state = State.RESTARTING
             record.node = self._services.node
-            await self._resume("gateway.restarting")
+            lives_on = self._outlives()
+            if lives_on:
+                self._calls.resume(calls, timestamp(), trio.current_time())
+            await self._resume("gateway.restarting", calls_live_on=lives_on)
             self._begin_launch()
 
-    async def _resume(self, kind: str) -> None:
+    async def _resume(self, kind: str, calls_live_on: bool = False) -> None:
         """Write down what a restart makes of the row; a disk that refuses must not hold it up."""
         assert self._record is not None
-        what = "its actor" if self.context.child.restarts else "the appliance"
-        data: Json = {"reason": f"{what} was restarted"}
-        await self._write_or_log(records.save_and_tell, self._record, kind, data)
+        data: Json = {"reason": f"{self._what()} was restarted"}
+        over = None if calls_live_on else f"{self._what()} ended"
+        kept = await self._write_or_log(records.resume, self._record, kind, data, over)
+        self._calls_unkept = not kept
+
+    def _what(self) -> str:
+        """What it was that ended before this began."""
+        return "its actor" if self.context.child.restarts else "the appliance"
+
+    def _outlives(self) -> bool:
+        """Does what it runs in go on when the appliance ends?"""
+        assert self._record is not None
+        profile = self._services.settings().profiles.get(self._record.main_app)
+        return profile is not None and profile.use_container and profile.container is not None
 
     async def on_stop(self, reason: StopReason) -> None:
         """The appliance stops: end the process; the row keeps saying that it is to be up.
@@ -121,8 +138,7 @@ class GatewayActor(Launching):
         if launch is not None:
             adopting = isinstance(launch.runner, ContainerRunner)
             if not adopting or reason.cause is not Cause.SHUTDOWN:
-                for kind, data in self._calls.clear():
-                    await self._announce(kind, data)
+                await self._end_calls()
                 await launch.stop(force=False)
             # What was recorded is finished at the next start: nobody is left to write its row.
 
@@ -330,7 +346,6 @@ class GatewayActor(Launching):
         await self.post(StopOverdue(generation))
 
     def _gone_down(self) -> None:
-        self._calls.clear()
         self.context.os_pid = None
         queued, self._queued = self._queued, None
         self._linger()

@@ -13,7 +13,7 @@ from typing import Any, TypeVarTuple
 import trio
 
 from actors.gateway import records
-from actors.gateway.calls import Calls
+from actors.gateway.calls import Calls, Told
 from actors.gateway.launch import Launch
 from actors.gateway.machine import State
 from actors.gateway.media import Media
@@ -43,6 +43,8 @@ class GatewayBase(Actor[Any]):
         self._launch: Launch | None = None
         self._generation = 0
         self._calls = Calls()
+        # The disk refused an event of a call: which rows are kept is not which calls there are.
+        self._calls_unkept = False
         self._failures = 0
         self._up_since: float | None = None
         self._window = RestartWindow(Intensity())
@@ -94,12 +96,26 @@ class GatewayBase(Actor[Any]):
     async def _announce(self, type: str, data: Json) -> None:
         await self._write_or_log(records.tell_all, self._gw_id, [(type, data)])
 
-    async def _write_or_log(self, fn: Callable[[Transaction, *Ts], object], *args: *Ts) -> None:
+    async def _write_or_log(self, fn: Callable[[Transaction, *Ts], object], *args: *Ts) -> bool:
         """A write that nobody waits for the answer of: a failing disk must not end the gateway."""
         try:
             await self._services.store.write(fn, *args)
         except Rejected as error:
             logger.error("not_kept", actor=self.context.path, error=str(error))
+            return False
+        return True
+
+    async def _tell_calls(self, told: list[Told]) -> None:
+        """Events of its calls, and their rows with them."""
+        if told and not await self._write_or_log(records.tell_all, self._gw_id, told):
+            self._calls_unkept = True
+
+    async def _end_calls(self, reason: str = "the gateway ended") -> None:
+        """What ran is gone, and its calls with it: each that was told of is told to be over."""
+        told = self._calls.clear(trio.current_time(), reason)
+        if told or self._calls_unkept:
+            kept = await self._write_or_log(records.end_calls, self._gw_id, told, reason)
+            self._calls_unkept = not kept
 
     async def _renew_if_quiet(self) -> None:
         """Its profile has changed: launch again with the new one, unless a call is in progress."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 import trio
 
-from actors.gateway.calls import CALLS_NOW, missed
+from actors.gateway.calls import CALLS_ASKED, CALLS_NOW, missed
 from actors.gateway.control import ChannelBroken, CtrlTcp, Lines
 from actors.gateway.messages import Json
 from actors.gateway.ports import Assigned
@@ -179,6 +179,8 @@ class Launch:
         match self.profile.ready.when:
             case "control":
                 await self._open_channel(nursery)
+                if isinstance(self.runner, ContainerRunner) and self.runner.adopted:
+                    await self._look_for_ended_calls()
             case "line" | "result":
                 await self._line_seen.wait()
             case "running":
@@ -266,7 +268,11 @@ class Launch:
     async def _look_for_ended_calls(self) -> None:
         """Events that came while the channel was away are lost; the list of calls is not."""
         assert self.channel is not None
-        answer = await self.channel.command("listcalls", "")
+        await self._on_event({"type": CALLS_ASKED})
+        try:
+            answer = await self.channel.command("listcalls", "", timeout=3.0)
+        except Rejected as error:
+            raise NotReady(f"the control channel: {error}") from error
         await self._on_event({"type": CALLS_NOW, "data": str(answer.get("data", ""))})
 
     async def stop(self, force: bool) -> None:

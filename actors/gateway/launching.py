@@ -126,6 +126,8 @@ class Launching(Talking):
             data["sip"] = self._sip()
         if isinstance(launch.runner, ContainerRunner):
             data["adopted"] = launch.runner.adopted
+            if not launch.runner.adopted:
+                await self._end_calls("its container ended while nobody saw it")
         try:
             await self._step(machine.Ready(), data)
         except Rejected as error:
@@ -133,7 +135,8 @@ class Launching(Talking):
             self._answer_start(error)
             self.spawn(launch.stop, False)
             return
-        if record.request.get("dial") and launch.channel is not None:
+        # An adopted container may be in the call that it is to dial.
+        if record.request.get("dial") and launch.channel is not None and not len(self._calls):
             self.spawn(self._dial, self._generation)
         await self._renew_if_quiet()
 
@@ -143,8 +146,7 @@ class Launching(Talking):
         self._launch = None
         self.context.os_pid = None
         self._stop_stream()
-        for kind, data in self._calls.clear():
-            await self._announce(kind, data)
+        await self._end_calls()
         if message.port_taken and self._may_move(record):
             return
         stopping = record.state is State.STOPPING
@@ -187,6 +189,8 @@ class Launching(Talking):
 
     async def _replaced(self) -> None:
         """What ran under the old profile is gone: launch again, or be down if a stop came."""
+        # A call may have come after it was told to end.
+        self.spawn(self._media.finish_all)
         if self._is(State.RESTARTING):
             self._launch = None
             self._begin_launch()

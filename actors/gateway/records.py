@@ -11,6 +11,8 @@ import msgspec
 import sqlite_utils
 from sqlite_utils import Migrations
 
+from actors.gateway import call_records
+from actors.gateway.call_records import KeptCall
 from actors.gateway.machine import State
 from actors.gateway.messages import GatewayView, Json, RecordingFinished
 from supervisor.event import timestamp
@@ -59,6 +61,23 @@ def _gateways(db: sqlite_utils.Database) -> None:
     )
     db.execute("CREATE INDEX recordings_gateway ON recordings (gw_id, session)")
     db.execute("CREATE INDEX recordings_created ON recordings (created)")
+
+
+@migrations(name="0002_calls")
+def _calls(db: sqlite_utils.Database) -> None:
+    db.execute(
+        """
+        CREATE TABLE gateway_calls (
+            gw_id TEXT NOT NULL,
+            call_id TEXT NOT NULL,
+            direction TEXT NOT NULL,
+            peer TEXT NOT NULL,
+            since TEXT NOT NULL,
+            established TEXT,
+            PRIMARY KEY (gw_id, call_id)
+        )
+        """
+    )
 
 
 class Record(msgspec.Struct):
@@ -122,9 +141,23 @@ def save_and_tell(tx: Transaction, record: Record, type: str, data: Json) -> Non
 
 
 def tell_all(tx: Transaction, gw_id: str, told: Sequence[tuple[str, Json]]) -> None:
-    """Events of a gateway that change no state that is kept."""
+    """Events of a gateway; of its state they change its calls in progress alone."""
     for kind, data in told:
+        call_records.note(tx, gw_id, kind, data)
         tx.emit(kind, f"gateway/{gw_id}", data)
+
+
+def end_calls(tx: Transaction, gw_id: str, told: Sequence[tuple[str, Json]], reason: str) -> None:
+    """Tell the ends that are known, and of every call that is kept and not among them."""
+    tell_all(tx, gw_id, told)
+    call_records.close_all(tx, gw_id, reason)
+
+
+def resume(tx: Transaction, record: Record, type: str, data: Json, over: str | None) -> None:
+    """What a restart makes of a gateway; its calls are over for the reason `over`, if one is."""
+    if over is not None:
+        call_records.close_all(tx, record.gw_id, over)
+    save_and_tell(tx, record, type, data)
 
 
 def _record(row: Row) -> Record:
@@ -135,6 +168,11 @@ def load(db: Reading, gw_id: str) -> Record | None:
     """A gateway's row."""
     row = db.one(f"SELECT {_COLUMNS} FROM gateways WHERE gw_id = ?", (gw_id,))  # noqa: S608
     return None if row is None else _record(row)
+
+
+def load_all(db: Reading, gw_id: str) -> tuple[Record | None, list[KeptCall]]:
+    """A gateway's row and its calls in progress."""
+    return load(db, gw_id), call_records.kept(db, gw_id)
 
 
 def live(db: Reading) -> list[tuple[str, int | None, str]]:
@@ -236,6 +274,7 @@ def forget_old(folder: Path) -> Callable[[Transaction, str, int], int]:
         for (gw_id,) in rows:
             shutil.rmtree(folder / gw_id, ignore_errors=True)
             tx.execute("DELETE FROM gateways WHERE gw_id = ?", (gw_id,))
+            tx.execute("DELETE FROM gateway_calls WHERE gw_id = ?", (gw_id,))
         return len(rows)
 
     return forget

@@ -12,7 +12,7 @@ from typing import Any, assert_never
 
 import trio
 
-from actors.gateway import records
+from actors.gateway import call_records, records
 from actors.gateway.actor import GatewayActor
 from actors.gateway.messages import (
     CommandGateway,
@@ -246,7 +246,7 @@ class RouterActor(Actor[Any]):
             logger.warning("slot_not_told", gw_id=gw_id, error=str(error))
 
     async def _look_for_leftovers(self) -> None:
-        """Recordings that a crash left unfinished, also of gateways that are down since."""
+        """What a crash left unfinished of recordings and calls, also of gateways that are down."""
         base = self._services.folder / "recordings"
 
         def look() -> set[str]:
@@ -254,5 +254,6 @@ class RouterActor(Actor[Any]):
 
         found = await trio.to_thread.run_sync(look)
         found.update(await self._services.store.read(records.with_pending_transcripts))
+        found.update(await self._services.store.read(call_records.with_calls))
         if found:
             await self.post(Leftovers(tuple(sorted(found))))

@@ -37,8 +37,7 @@ class Talking(GatewayBase):
 
     async def _control_event(self, event: Json) -> None:
         told = self._calls.take(event, trio.current_time())
-        if told:
-            await self._write_or_log(records.tell_all, self._gw_id, told)
+        await self._tell_calls(told)
         for kind, data in told:
             if kind == "gateway.call_established":
                 self._start_stream()

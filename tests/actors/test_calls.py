@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from actors.gateway.calls import CALLS_NOW, MAX_CALLS, STATISTICS_EVERY, Calls, missed
+from actors.gateway.call_records import KeptCall
+from actors.gateway.calls import (
+    CALLS_ASKED,
+    CALLS_NOW,
+    MAX_CALLS,
+    STATISTICS_EVERY,
+    Calls,
+    missed,
+)
 
 PEER = "sip:caller@127.0.0.1:5099"
 
@@ -161,28 +169,88 @@ def test_calls_are_bounded_whatever_a_gateway_makes_up() -> None:
 
 
 def test_a_gateway_that_ends_ends_its_calls() -> None:
+    """In the words and the shape of a call that ends by itself."""
     calls = Calls()
-    kinds(calls, event("CALL_ESTABLISHED", "one"), event("CALL_RINGING", "two"))
-    told = calls.clear()
-    assert [(kind, data["call_id"], data["reason"]) for kind, data in told] == [
-        ("gateway.call_closed", "one", "the gateway ended"),
-        ("gateway.call_closed", "two", "the gateway ended"),
+    calls.take(event("CALL_ESTABLISHED", "one"), 1.0)
+    calls.take(event("CALL_RTCP", "one", rtcp_stats={"rx": {"lost": 1}}), 2.0)
+    calls.take(event("CALL_RINGING", "two"), 3.0)
+    facts = {"direction": "incoming", "peer": PEER, "reason": "the gateway ended"}
+    assert calls.clear(5.5, "the gateway ended") == [
+        (
+            "gateway.call_closed",
+            {"call_id": "one", **facts, "seconds": 4.5, "rtp": {"rx": {"lost": 1}}},
+        ),
+        ("gateway.call_closed", {"call_id": "two", **facts, "seconds": 0.0}),
     ]
     assert len(calls) == 0
-    assert calls.clear() == []
+    assert calls.clear(6.0, "the gateway ended") == []
+
+
+@pytest.mark.parametrize("late", ["CALL_CLOSED", "CALL_ESTABLISHED", "CALL_RINGING"])
+def test_a_call_ends_once(late: str) -> None:
+    """Also when a list that was asked for before its end names it afterwards."""
+    calls = Calls()
+    kinds(calls, event("CALL_ESTABLISHED"), event("CALL_CLOSED"))
+    assert kinds(calls, event(late)) == []
+    kinds(calls, event("CALL_ESTABLISHED", "c2"))
+    calls.clear(1.0, "the gateway ended")
+    assert kinds(calls, event(late, "c2")) == []
+    assert len(calls) == 0
+
+
+def test_an_established_call_does_not_ring_any_more() -> None:
+    calls = Calls()
+    kinds(calls, event("CALL_ESTABLISHED"))
+    assert kinds(calls, event("CALL_PROGRESS")) == []
+    assert [view.state for view in calls.views()] == ["established"]
+
+
+OTHER = "sip:other@127.0.0.1:5100"
+# As baresip 1.0 answers `listcalls`.
+LISTED = f"--- Active calls (1) ---\n> [line 2]  0:00:09  ESTABLISHED             {OTHER}"
 
 
 def test_calls_that_ended_while_the_channel_was_away_are_closed() -> None:
     calls = Calls()
-    other = "sip:other@127.0.0.1:5100"
     calls.take(event("CALL_ESTABLISHED"), 0.0)
-    calls.take(event("CALL_ESTABLISHED", "c2", peeruri=other), 0.0)
-    listed = f"--- Active calls (1) ---\n> [line 2]  0:00:09  ESTABLISHED  {other}"
-    told = calls.take({"type": CALLS_NOW, "data": listed}, 9.0)
-    assert [kind for kind, _ in told] == ["gateway.call_closed"]
-    assert told[0][1]["call_id"] == "c1"
+    calls.take(event("CALL_ESTABLISHED", "c2", peeruri=OTHER), 0.0)
+    for now in (9.0, 10.0):
+        assert calls.take({"type": CALLS_ASKED}, now) == []
+        told = calls.take({"type": CALLS_NOW, "data": LISTED}, now)
+        assert [data["call_id"] for _, data in told] == (["c1"] if now == 9.0 else [])
     assert [view.call_id for view in calls.views()] == ["c2"]
-    assert calls.take({"type": CALLS_NOW, "data": listed}, 10.0) == []
+
+
+def test_a_peer_whose_address_begins_like_a_listed_one_is_not_listed() -> None:
+    calls = Calls()
+    calls.take(event("CALL_ESTABLISHED", peeruri=OTHER.removesuffix("0")), 0.0)
+    calls.take({"type": CALLS_ASKED}, 1.0)
+    assert len(calls.take({"type": CALLS_NOW, "data": LISTED}, 1.0)) == 1
+
+
+def test_a_call_that_begins_while_the_list_is_under_way_goes_on() -> None:
+    calls = Calls()
+    calls.take({"type": CALLS_ASKED}, 0.0)
+    calls.take(event("CALL_ESTABLISHED"), 0.1)
+    assert calls.take({"type": CALLS_NOW, "data": LISTED}, 0.2) == []
+    assert [view.call_id for view in calls.views()] == ["c1"]
+
+
+def test_calls_that_outlived_the_appliance_are_taken_up_where_they_were() -> None:
+    calls = Calls()
+    began = "2026-01-01T00:00:00.000000Z"
+    kept = [
+        KeptCall("c1", "incoming", PEER, began, "2026-01-01T00:00:02.000000Z"),
+        KeptCall("c2", "incoming", OTHER, began, None),
+    ]
+    calls.resume(kept, "2026-01-01T00:01:02.000000Z", 500.0)
+    assert [(v.call_id, v.state, v.since) for v in calls.views()] == [
+        ("c1", "established", began),
+        ("c2", "ringing", began),
+    ]
+    assert kinds(calls, event("CALL_ESTABLISHED")) == []
+    ((_, closed),) = calls.take(event("CALL_CLOSED"), 510.0)
+    assert closed["seconds"] == 70.0
 
 
 STATUS = """
