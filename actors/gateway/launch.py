@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 import trio
@@ -63,6 +64,8 @@ class Launch:
         self.result: Json | None = None
         # Values that must not be told on when the gateway prints them.
         self.hidden: list[str] = []
+        # Files of two calls, of which that has been told.
+        self.shared: set[Path] = set()
         self._on_event = on_event
         self._line_seen = trio.Event()
         self._failed: str | None = None

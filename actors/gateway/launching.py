@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from actors.gateway import machine, records
+from actors.gateway import machine, recording, records
 from actors.gateway.launch import Launch, result_detail
 from actors.gateway.machine import State
 from actors.gateway.messages import (
@@ -26,6 +26,8 @@ from supervisor.orphans import drop, note
 
 # How often a start whose ports turn out to be taken is tried with others.
 MAX_MOVES = 3
+# Events of a call whose sound has just begun.
+_OPENING = ("CALL_PROGRESS", "CALL_ESTABLISHED")
 
 
 class Launching(Talking):
@@ -59,7 +61,12 @@ class Launching(Talking):
         assert record is not None
         path = self.context.path
 
+        folder = self._services.session_folder(self._gw_id, record.session)
+
         async def on_event(event: Json) -> None:
+            if event.get("type") in _OPENING:
+                # Here and at once: the next call in this second must find the names free.
+                recording.take(folder)
             await self.post(ControlEvent(generation, event))
 
         try:

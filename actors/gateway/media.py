@@ -74,8 +74,10 @@ class Media:
         """Finish what nobody writes to any more; is that all?"""
         complete = True
         async with self._finishing:
-            base = self._services.folder / "recordings" / self._gw_id
-            for dump in sorted(base.resolve().glob("*/dump-*-dec.wav")):
+            base = (self._services.folder / "recordings" / self._gw_id).resolve()
+            for folder in {dump.parent for dump in base.glob("*/dump-*.wav")}:
+                recording.take(folder)
+            for dump in sorted(base.glob("*/dump-*-dec.wav")):
                 if self._held(dump):
                     complete = False
                 else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from actors.gateway import render, stream
+from actors.gateway import recording, render, stream
 from actors.gateway.container import Engine
 from actors.gateway.control import Lines
 from actors.gateway.launch import Launch
@@ -55,6 +55,8 @@ def prepare(
     recordings = services.session_folder(record.gw_id, record.session)
     if profile.record:
         recordings.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # What one that died has left must not be overwritten by the next, in the same second.
+        recording.take(recordings)
     values = render.fields(record.request, settings.address, ports, folder, recordings)
     rendered = render.render(profile, record.request, values, folder)
     render.write_files(rendered, folder)

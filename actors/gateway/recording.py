@@ -3,11 +3,20 @@
 baresip's sndfile writes each direction of a call to a WAV file of its own, `dump-<time>-dec.wav`
 (what we heard) and `-enc.wav` (what we sent). Killed, it leaves a header that says nothing of
 the length; so the length is counted from the file's size, and ffmpeg is told the format.
+
+The time is in whole seconds, and a file that is there is overwritten. So a call's files are given
+another name, `dump-<time>-<n>-dec.wav`, as soon as the call is heard of: baresip goes on writing
+to them, and the next call in the same second gets files of its own. Two that are answered within
+the milliseconds that this takes still share theirs; `shared` sees it.
 """
 
 from __future__ import annotations
 
+import itertools
+import re
 import struct
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +29,10 @@ from supervisor.process import Command, Process
 HEADER = 44
 # A finished file may be shorter than its longer side by this, in seconds: a frame's rounding.
 SLACK = 0.1
+
+
+# As baresip names them; those that we have named have a number more.
+_ITS_NAME = re.compile(r"(dump(?:-\d+){6})-(?:dec|enc)\.wav")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +79,54 @@ def recorded(folder: Path) -> float:
     return sum(max(seconds(dump), seconds(_sent(dump))) for dump in dumps(folder))
 
 
+def own(dump: Path) -> bool:
+    """Has this file a name that it keeps, and that no other call can get?"""
+    return _ITS_NAME.fullmatch(dump.name) is None
+
+
+def take(folder: Path) -> None:
+    """Give the files that baresip has begun names of their own."""
+    found = (_ITS_NAME.fullmatch(path.name) for path in folder.glob("dump-*.wav"))
+    for call in sorted({match[1] for match in found if match}):
+        try:
+            _rename(folder, call)
+        except OSError as error:
+            logger.error("dump_not_named", folder=str(folder), call=call, error=str(error))
+
+
+def _rename(folder: Path, call: str) -> None:
+    """The heard side last: it is what others look for, and then the other is there already."""
+    for n in itertools.count(1):
+        heard = folder / f"{call}-{n}-dec.wav"
+        if not heard.exists() and not target(heard).exists():
+            break
+    for side in ("enc", "dec"):
+        file = folder / f"{call}-{side}.wav"
+        if file.exists():
+            file.rename(folder / f"{call}-{n}-{side}.wav")
+
+
 def held_open(group: int) -> set[Path]:
-    """The files that the processes of a group have open (proc(5))."""
-    found = set()
-    for pid in guardian.members(group):
-        with suppress(OSError):
-            for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-                with suppress(OSError):
-                    found.add(descriptor.readlink())
-    return found
+    """The files that the processes of a group have open."""
+    return {path for pid in guardian.members(group) for path in _open_files(pid)}
+
+
+def shared(group: int) -> list[Path]:
+    """The heard sides that more than one call is written to."""
+    return [
+        path
+        for pid in guardian.members(group)
+        for path, count in Counter(_open_files(pid)).items()
+        if count > 1 and path.match("dump-*-dec.wav")
+    ]
+
+
+def _open_files(pid: int) -> Iterator[Path]:
+    """By descriptor (proc(5))."""
+    with suppress(OSError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                yield descriptor.readlink()
 
 
 def _sent(dump: Path) -> Path:

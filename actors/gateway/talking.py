@@ -41,6 +41,7 @@ class Talking(GatewayBase):
         for kind, data in told:
             if kind == "gateway.call_established":
                 self._start_stream()
+                await self._tell_shared()
             elif kind == "gateway.call_closed":
                 if not self._calls.talking:
                     self._stop_stream()
@@ -114,6 +115,19 @@ class Talking(GatewayBase):
         pid = launch.runner.pid
         # Into a container nobody can look: its files are left alone while anybody talks.
         return self._calls.talking if pid is None else dump in recording.held_open(pid)
+
+    async def _tell_shared(self) -> None:
+        """Two calls came so close that their sound goes to one file: neither can be heard in it."""
+        launch = self._launch
+        if launch is None or launch.runner.pid is None:
+            return
+        for dump in recording.shared(launch.runner.pid):
+            if dump not in launch.shared:
+                launch.shared.add(dump)
+                reason = "two calls were answered at the same moment, and share the file"
+                await self._announce(
+                    "gateway.recording_failed", {"file": str(dump), "reason": reason}
+                )
 
     async def _recording_finished(self, done: RecordingFinished) -> None:
         record = self._record

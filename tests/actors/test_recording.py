@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import subprocess
+import sys
 import wave
 from pathlib import Path
 
@@ -71,6 +74,80 @@ def test_a_session_counts_the_longer_side_of_each_call(tmp_path: Path) -> None:
     (tmp_path / "call-0.wav").write_bytes(header() + bytes(RATE * 2 * 60))
     assert recording.recorded(tmp_path) == 7.0
     assert recording.recorded(tmp_path / "missing") == 0.0
+
+
+SECOND = "dump-2026-1-2-03-04-05"
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_baresip_writes_next_in_the_same_second_meets_nothing(tmp_path: Path) -> None:
+    """The first call's file is written on under its new name."""
+    with dump(tmp_path, 1.0, "dec").open("ab") as writing:
+        dump(tmp_path, 1.0, "enc")
+        recording.take(tmp_path)
+        dump(tmp_path, 2.0, "dec")
+        dump(tmp_path, 2.0, "enc")
+        recording.take(tmp_path)
+        writing.write(b"\x10\x00" * RATE * 3)
+    assert names(tmp_path) == [
+        f"{SECOND}-{n}-{side}.wav" for n in (1, 2) for side in ("dec", "enc")
+    ]
+    assert [recording.seconds(path) for path in recording.dumps(tmp_path)] == [4.0, 2.0]
+    assert recording.recorded(tmp_path) == 6.0
+
+
+def test_a_name_that_is_kept_is_not_taken_again(tmp_path: Path) -> None:
+    heard = dump(tmp_path, 1.0)
+    assert not recording.own(heard)
+    recording.take(tmp_path)
+    before = names(tmp_path)
+    recording.take(tmp_path)
+    assert names(tmp_path) == before
+    assert all(recording.own(path) for path in recording.dumps(tmp_path))
+
+
+def test_a_finished_call_of_the_same_second_keeps_its_file(tmp_path: Path) -> None:
+    (tmp_path / "call-2026-1-2-03-04-05-1.wav").write_bytes(header())
+    dump(tmp_path, 1.0)
+    recording.take(tmp_path)
+    (heard,) = recording.dumps(tmp_path)
+    assert recording.target(heard).name == "call-2026-1-2-03-04-05-2.wav"
+
+
+def test_two_sides_stay_one_call_when_the_power_goes_between_their_names(tmp_path: Path) -> None:
+    dump(tmp_path, 1.0, "dec")
+    dump(tmp_path, 2.0, "enc").rename(tmp_path / f"{SECOND}-1-enc.wav")
+    recording.take(tmp_path)
+    assert names(tmp_path) == [f"{SECOND}-1-dec.wav", f"{SECOND}-1-enc.wav"]
+
+
+def test_names_of_others_are_left_alone(tmp_path: Path) -> None:
+    for name in ("dump-x-dec.wav", "dump.wav", "call-2026-1-2-03-04-05.wav", f"{SECOND}-dec.part"):
+        (tmp_path / name).touch()
+    before = names(tmp_path)
+    recording.take(tmp_path)
+    recording.take(tmp_path / "missing")
+    assert names(tmp_path) == before
+
+
+def test_a_file_of_two_calls_is_seen_and_one_of_one_call_is_not(tmp_path: Path) -> None:
+    both, one = dump(tmp_path, 1.0, name="both"), dump(tmp_path, 1.0, name="one")
+    writer = "import sys; files = [open(f, 'ab') for f in sys.argv[1:]]; print(flush=True); input()"
+    command = [sys.executable, "-IS", "-c", writer, str(both), str(both), str(one)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert recording.shared(process.pid) == [both]
+        assert {both, one} <= recording.held_open(process.pid)
+        process.stdin.close()
+    assert recording.shared(process.pid) == []
+    assert recording.shared(os.getpgid(0)) == []
 
 
 async def test_both_sides_are_mixed_into_a_file_that_plays(tmp_path: Path) -> None:
