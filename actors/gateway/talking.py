@@ -133,18 +133,35 @@ class Talking(GatewayBase):
         record = self._record
         assert record is not None
         if done.error is not None:
-            await self._announce(
-                "gateway.recording_failed", {"file": done.dump, "reason": done.error}
-            )
+            await self._recording_failed(done.dump, done.error)
             return
         wanted = "pending" if record.request.get("transcript") is True else "none"
-        record.recorded = await self._services.store.write(
-            records.add_recording, done, record, wanted
-        )
+        try:
+            record.recorded = await self._services.store.write(
+                records.add_recording, done, record, wanted
+            )
+        except Rejected as error:
+            await self._recording_failed(done.dump, str(error))
+            return
         recording.discard(Path(done.dump))
+        self._media.done(done.dump)
         if wanted == "pending":
             self._transcripts.setdefault(done.path, (done.seconds, 0))
             self.spawn(self._media.transcribe_pending)
+
+    async def _recording_failed(self, dump: str, reason: str) -> None:
+        """Try it again later; told when that begins, and when it is given up for now."""
+        tries, again_in = self._media.failed(dump)
+        if again_in is not None:
+            self.spawn(self._media.finish_later, again_in)
+        if tries == 1 or again_in is None:
+            data: Json = {
+                "file": dump,
+                "reason": reason,
+                "tries": tries,
+                "again": again_in is not None,
+            }
+            await self._announce("gateway.recording_failed", data)
 
     def _transcribed(self, path: str, percent: int) -> None:
         """Note how much of one recording is done; the row has the share of all of them."""
