@@ -135,12 +135,14 @@ class GatewayActor(Launching):
         A container is left running: it is adopted at the next start.
         """
         launch = self._launch
+        self._stop_stream()
         if launch is not None:
             adopting = isinstance(launch.runner, ContainerRunner)
             if not adopting or reason.cause is not Cause.SHUTDOWN:
                 await self._end_calls()
                 await launch.stop(force=False)
-            # What was recorded is finished at the next start: nobody is left to write its row.
+        await self._end_streams()
+        # What was recorded is finished at the next start: nobody is left to write its row.
 
     # -- messages -------------------------------------------------------------
 
@@ -190,9 +192,8 @@ class GatewayActor(Launching):
                 self._transcribed(path, percent)
             case TranscriptDone():
                 await self._transcript_done(message)
-            case StreamChanged(generation, state, detail):
-                if generation == self._generation:
-                    await self._announce(f"gateway.stream_{state}", {"detail": detail})
+            case StreamChanged():
+                await self._stream_changed(message)
             case _:
                 assert_never(message)
         return None

@@ -20,6 +20,7 @@ from actors.gateway.media import Media
 from actors.gateway.messages import Json, RelaunchNow, RouterMessage
 from actors.gateway.records import Record
 from actors.gateway.services import Services
+from actors.gateway.stream import Streaming
 from config.model import RestartRule
 from supervisor.actor import Actor
 from supervisor.backoff import Backoff
@@ -49,7 +50,9 @@ class GatewayBase(Actor[Any]):
         self._up_since: float | None = None
         self._window = RestartWindow(Intensity())
         self._rng = random.Random()  # noqa: S311 - jitter
-        self._streaming: trio.Event | None = None
+        self._streaming: Streaming | None = None
+        # That one, and those that still send the last of their calls.
+        self._streams: set[Streaming] = set()
         self._dialled_at = 0.0
         self._dial_failures = 0
         self._moves = 0

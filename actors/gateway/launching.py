@@ -142,7 +142,9 @@ class Launching(Talking):
             self._answer_start(error)
             self.spawn(launch.stop, False)
             return
-        # An adopted container may be in the call that it is to dial.
+        # An adopted container may be in a call already, and in the one that it is to dial.
+        if self._calls.talking:
+            self._start_stream()
         if record.request.get("dial") and launch.channel is not None and not len(self._calls):
             self.spawn(self._dial, self._generation)
         await self._renew_if_quiet()

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from actors.gateway.stream import Streaming
 from supervisor.mailbox import Ask, Message, Overflow
 from supervisor.process import Exit
 
@@ -273,7 +274,7 @@ class TranscriptDone(Message):
 class StreamChanged(Message):
     """The RTMP stream of a call began, broke off or ended."""
 
-    generation: int
+    stream: Streaming
     state: str
     detail: str
 

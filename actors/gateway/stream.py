@@ -9,7 +9,9 @@ from __future__ import annotations
 import fnmatch
 import random
 import urllib.parse
+from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
@@ -26,6 +28,21 @@ AGAIN = Backoff(first=0.5, cap=10.0, healthy_after=30.0)
 LOOK_EVERY = 0.1
 # What ffmpeg gets to send its last frames when the call is over, in seconds.
 FLUSH = 2.0
+
+
+Report = Callable[[str, str], Awaitable[None]]
+
+
+@dataclass(eq=False, slots=True)
+class Streaming:
+    """One call's stream: `over` ends it, `done` says that it has ended.
+
+    `told` once the log has anything of it: what has begun there also ends there.
+    """
+
+    over: trio.Event = field(default_factory=trio.Event)
+    done: trio.Event = field(default_factory=trio.Event)
+    told: bool = False
 
 
 def check_destination(url: str, hosts: list[str]) -> None:
@@ -54,6 +71,9 @@ def arguments(sound: Path, form: recording.Format, settings: Stream, url: str) -
     return [
         "ffmpeg",
         "-nostdin",
+        "-nostats",
+        "-progress",
+        "pipe:1",
         "-v",
         "error",
         "-re",
@@ -110,9 +130,13 @@ async def stream(
     registry: Registry,
     owner: str,
     over: trio.Event,
-    report: Callable[[str, str], Awaitable[None]],
+    report: Report,
 ) -> None:
-    """Stream the newest call in a folder until `over` is set; what was sent is then complete."""
+    """Stream the newest call in a folder until `over` is set; what was sent is then complete.
+
+    Reports `started` whenever the first of it has been sent, and `failed`, with the reason,
+    whenever it breaks off or does not come to that.
+    """
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_cancel_when, over, nursery)
         sound, form = await _sound(folder)
@@ -123,8 +147,7 @@ async def stream(
     failures, rng = 0, random.Random()  # noqa: S311 - jitter
     while not over.is_set():
         began = trio.current_time()
-        await report("started", "")
-        why = await _send(command, registry, over)
+        why = await _send(command, registry, over, report)
         if over.is_set():
             return
         failures = AGAIN.failures_after(failures, trio.current_time() - began)
@@ -133,19 +156,33 @@ async def stream(
             await over.wait()
 
 
-async def _send(command: Command, registry: Registry, over: trio.Event) -> str:
+async def _send(command: Command, registry: Registry, over: trio.Event, report: Report) -> str:
     """Run ffmpeg until it ends or the call is over; how it ended."""
-    process = Process(command, registry)
+    sending = trio.Event()
+    said: deque[str] = deque(maxlen=1)
+
+    def progress(line: str) -> None:
+        name, _, value = line.partition("=")
+        # Until then it has connected at most.
+        if name == "out_time_us" and value.isdigit() and int(value) > 0:
+            sending.set()
+
+    process = Process(command, registry, progress, said.append)
+
+    async def tell() -> None:
+        await sending.wait()
+        await report("started", "")
 
     async def end() -> None:
         await over.wait()
         await process.stop(FLUSH)
 
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(tell)
         nursery.start_soon(end)
         try:
             ended = await process.run()
-            why = f"ffmpeg {ended}: {' '.join(process.last_lines(1))}"
+            why = f"ffmpeg {ended}: {' '.join(said)}"
         except OSError as error:
             why = f"ffmpeg cannot be started: {error.strerror}"
         nursery.cancel_scope.cancel()

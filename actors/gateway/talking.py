@@ -84,10 +84,11 @@ class Talking(GatewayBase):
         launch, record = self._launch, self._record
         if launch is None or record is None or launch.profile.stream is None or self._streaming:
             return
-        self._streaming = trio.Event()
-        self.spawn(self._stream, self._streaming, launch.profile.stream, self._generation)
+        self._streaming = stream.Streaming()
+        self._streams.add(self._streaming)
+        self.spawn(self._stream, self._streaming, launch.profile.stream)
 
-    async def _stream(self, over: trio.Event, settings: Stream, generation: int) -> None:
+    async def _stream(self, streaming: stream.Streaming, settings: Stream) -> None:
         record = self._record
         assert record is not None
         folder = self._services.session_folder(self._gw_id, record.session)
@@ -95,17 +96,39 @@ class Talking(GatewayBase):
         async def report(state: str, detail: str) -> None:
             # ffmpeg names the address, and with it the stream's key.
             told = render.scrub(detail, render.secrets(record.request))
-            await self.post(StreamChanged(generation, state, told))
+            await self.post(StreamChanged(streaming, state, told))
 
         url = str(record.request.get("rtmp_dst", ""))
         registry, path = self._services.registry, self.context.path
-        await stream.stream(folder, settings, url, registry, path, over, report)
+        await stream.stream(folder, settings, url, registry, path, streaming.over, report)
+        streaming.done.set()
         await report("ended", "")
 
     def _stop_stream(self) -> None:
         if self._streaming is not None:
-            self._streaming.set()
+            self._streaming.over.set()
             self._streaming = None
+
+    async def _stream_changed(self, change: StreamChanged) -> None:
+        if change.state == "ended":
+            await self._stream_ended(change.stream)
+            return
+        change.stream.told = True
+        await self._announce(f"gateway.stream_{change.state}", {"detail": change.detail})
+
+    async def _stream_ended(self, ended: stream.Streaming) -> None:
+        if ended in self._streams:
+            self._streams.discard(ended)
+            if ended.told:
+                await self._announce("gateway.stream_ended", {"detail": ""})
+
+    async def _end_streams(self) -> None:
+        """Let them send what they have, and tell it here: no message is taken any more."""
+        with trio.move_on_after(stream.FLUSH + 1.0):
+            for streaming in self._streams:
+                await streaming.done.wait()
+        for streaming in list(self._streams):
+            await self._stream_ended(streaming)
 
     def _held(self, dump: Path) -> bool:
         """Is a call's file still being written?"""
@@ -126,7 +149,8 @@ class Talking(GatewayBase):
                 launch.shared.add(dump)
                 reason = "two calls were answered at the same moment, and share the file"
                 await self._announce(
-                    "gateway.recording_failed", {"file": str(dump), "reason": reason}
+                    "gateway.recording_failed",
+                    {"file": str(dump), "reason": reason, "again": False},
                 )
 
     async def _recording_finished(self, done: RecordingFinished) -> None:

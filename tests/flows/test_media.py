@@ -6,15 +6,18 @@ Real parts: ffmpeg receives the stream, flite speaks, pocketsphinx listens.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 
 from config.load import load
 from tests.appliance import ports as unused
-from tests.flows.kit import Fleet, Json, dominant, fleet, profiles, script, speech
+from tests.flows.kit import QUICK, Fleet, Json, dominant, fleet, profiles, script, speech
 
 SPOKEN = "please leave your message after the tone"
 
@@ -81,6 +84,8 @@ async def test_a_destination_that_is_away_is_tried_until_it_is_there(tmp_path: P
         await calling(it, "gw01")
         failed = await it.event("gw01", "stream_failed")
         assert "refused" in failed["data"]["detail"]
+        # Launching an encoder is not streaming.
+        assert "stream_started" not in it.types("gw01")
         server = receiver.listen()
         try:
             started = await it.event("gw01", "stream_started", failed["seq"])
@@ -94,6 +99,34 @@ async def test_a_destination_that_is_away_is_tried_until_it_is_there(tmp_path: P
             await it.event("gw01", "stream_ended")
         finally:
             await receiver.ended(server)
+    assert {s["codec_type"] for s in receiver.streams()} == {"audio", "video"}
+
+
+@pytest.mark.parametrize("how", ["the appliance is stopped", "the gateway dies"])
+async def test_a_stream_that_began_also_ends_in_the_log(tmp_path: Path, how: str) -> None:
+    """Once, and before anything of the next run; what was sent until then has arrived whole."""
+    receiver = Receiver(tmp_path)
+    config = profiles(streaming={"restart": QUICK})
+    async with fleet(tmp_path, config) as it:
+        server = receiver.listen()
+        try:
+            await it.up("gw01", "streaming", rtmp_dst=receiver.url)
+            await calling(it, "gw01")
+            started = (await it.event("gw01", "stream_started"))["seq"]
+            if how == "the gateway dies":
+                os.kill((await it.status("gw01"))["pid"], signal.SIGKILL)
+                await it.event("gw01", "stream_ended", started)
+            assert await it.appliance.stop() == 0
+        finally:
+            await receiver.ended(server)
+        await it.appliance.start()
+        async with Fleet(it.appliance) as again:
+            restarting = await again.event(
+                "gw01", "restarting", started, reason="the appliance was restarted"
+            )
+            before = [e["type"] for e in again.of("gw01") if e["seq"] < restarting["seq"]]
+            assert before.count("gateway.stream_started") == 1
+            assert before.count("gateway.stream_ended") == 1
     assert {s["codec_type"] for s in receiver.streams()} == {"audio", "video"}
 
 
