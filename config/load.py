@@ -33,17 +33,36 @@ def find(path: FilePath | None) -> FilePath | None:
 
 def load(path: FilePath | None) -> Config:
     """Load, merge over the defaults, interpolate and check. Raises ConfigError."""
-    document = parse(default_text(), "default.yaml")
-    folder = FilePath()
-    if path is not None:
-        folder = path.parent
-        try:
-            if path.exists() and not path.is_file():
-                raise OSError("not a file")
-            text = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError([Problem(str(path), "", f"cannot be read: {error}")]) from error
-        document = overlay(document, parse(text, str(path)))
+    return _checked(_read(path), path)
+
+
+def state_folder(path: FilePath | None) -> FilePath:
+    """Where the state is, of a file whose other sections need not be usable.
+
+    Whoever brings back a backup may not have the secrets that they name. A key that is no section
+    is refused all the same: it may be `state`, misspelt. Raises ConfigError.
+    """
+    document = _read(path)
+    sections = {info.name for info in msgspec.structs.fields(Config)} - {"state"}
+    document.data = {k: v for k, v in document.data.items() if k not in sections}
+    return FilePath(_checked(document, path).state)
+
+
+def _read(path: FilePath | None) -> Document:
+    if path is None:
+        return Document({})
+    try:
+        if path.exists() and not path.is_file():
+            raise OSError("not a file")
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([Problem(str(path), "", f"cannot be read: {error}")]) from error
+    return parse(text, str(path))
+
+
+def _checked(document: Document, path: FilePath | None) -> Config:
+    document = overlay(parse(default_text(), "default.yaml"), document)
+    folder = FilePath() if path is None else path.parent
     problems: list[Problem] = []
     interpolate(document, folder, problems)
     walker = _Walker(document)

@@ -14,7 +14,7 @@ import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import click
 import httpx
@@ -22,6 +22,8 @@ import httpx
 from config.load import find, load
 from config.model import Config
 from config.source import ConfigError
+
+T = TypeVar("T")
 
 UNREACHABLE = 4
 REFUSED = 5
@@ -42,8 +44,13 @@ def fail(message: str, status: int) -> NoReturn:
 
 def load_or_exit(path: Path | None) -> Config:
     """The configuration; ends with status 2 and all problems when it cannot be used."""
+    return read_or_exit(load, path)
+
+
+def read_or_exit(read: Callable[[Path | None], T], path: Path | None) -> T:
+    """What `read` makes of the file; ends as `load_or_exit`."""
     try:
-        return load(path)
+        return read(path)
     except ConfigError as error:
         fail("\n".join(str(problem) for problem in error.problems), 2)
 

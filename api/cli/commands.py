@@ -21,11 +21,12 @@ from api.cli.base import (
     json_option,
     load_or_exit,
     quoted,
+    read_or_exit,
     show_json,
 )
 from api.cli.follow import follow
 from config import VERSION
-from config.load import find
+from config.load import find, state_folder
 from supervisor.database import restore as restore_backup
 from supervisor.errors import Fatal
 
@@ -229,9 +230,9 @@ def backup(client: Client, name: str | None, as_json: bool) -> None:
 @json_option
 def restore(backup: Path, config: Path | None, as_json: bool) -> None:
     """Put a backup in the place of the database; the appliance must not be running."""
-    settings = load_or_exit(find(config))
+    folder = read_or_exit(state_folder, find(config))
     try:
-        kept = restore_backup(backup, Path(settings.state))
+        kept = restore_backup(backup, folder)
     except Fatal as error:
         fail(str(error), 3)
     if as_json:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import trio
 
 from config import VERSION
+from supervisor.database import NAME, Database
 from tests.api.kit import CONFIG, make_token, name
 from tests.appliance import Appliance, ports, running
 from tests.cli.kit import switchboard
@@ -263,6 +265,23 @@ async def test_a_backup_is_made_while_it_runs_and_brought_back(tmp_path: Path) -
             names = [t["name"] for t in (await client.get("/system/tokens")).json()["tokens"]]
             assert names == ["admin", "before"]
             assert (await client.get("/version")).json()["epoch"] != epoch
+
+
+async def test_a_missing_secret_is_an_error_of_check_and_none_of_restore(tmp_path: Path) -> None:
+    """A backup is brought back where nobody has the appliance's secrets."""
+    backup = tmp_path / "backup.db"
+    with closing(Database(tmp_path / "other")) as database:
+        database.backup(backup)
+    file = tmp_path / "own.yaml"
+    token = "{name: proxy, token: '${NO_SUCH_SECRET}', scopes: ['*']}"
+    file.write_text(f"state: {tmp_path / 'state'}\nauth:\n  tokens:\n    - {token}\n")
+    done = await switchboard("check", config=file)
+    assert done.status == 2
+    missing = "auth.tokens[0].token: the environment variable NO_SUCH_SECRET is not set"
+    assert done.err == f"{file}:4: {missing}\n"
+    done = await switchboard("restore", str(backup), config=file)
+    assert (done.status, done.out) == (0, "restored\n"), done.err
+    assert (tmp_path / "state" / NAME).exists()
 
 
 async def test_what_is_no_backup_is_not_restored(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from config.load import FILE_NAME, find, load
+from config.load import FILE_NAME, find, load, state_folder
 from config.source import ConfigError
 from tests.config.files import loaded, problems
 
@@ -105,6 +105,30 @@ def test_an_unknown_key_is_named_with_its_line_path_and_the_nearest_name(tmp_pat
 def test_an_unknown_key_that_is_like_none_gets_the_known_ones(tmp_path: Path) -> None:
     (found,) = problems(tmp_path, "log:\n  xyzzy: 1\n")
     assert found == "2: log.xyzzy: unknown key; known: level"
+
+
+def test_the_state_folder_can_be_known_without_the_secrets_of_other_sections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ABSENT", raising=False)
+    monkeypatch.setenv("PLACE", "/srv/here")
+    file = tmp_path / "own.yaml"
+    file.write_text("state: ${PLACE}\nauth: {tokens: [{token: '${ABSENT}'}]}\nserver: 7\n")
+    assert state_folder(file) == Path("/srv/here")
+    file.write_text("state: ${ABSENT}\nauth: {tokens: [{token: '${ABSENT}'}]}\n")
+    with pytest.raises(ConfigError) as refused:
+        state_folder(file)
+    assert [str(p) for p in refused.value.problems] == [
+        f"{file}:1: state: the environment variable ABSENT is not set"
+    ]
+    assert state_folder(None) == Path("var")
+
+
+def test_a_misspelt_state_folder_is_not_taken_for_the_default(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("stat: /srv/here\n")
+    with pytest.raises(ConfigError, match="did you mean 'state'"):
+        state_folder(file)
 
 
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
