@@ -37,15 +37,19 @@ def _compare(old: Any, new: Any, path: str, found: list[Change]) -> None:
             below = f"{path}.{key}" if path else key
             _compare(old.get(key), new.get(key), below, found)
         return
-    found.append(Change(path, _mask(path, old), _mask(path, new), effect(path)))
+    found.append(Change(path, _mask(path, old), _mask(path, new), _effect(path, old, new)))
 
 
-def effect(path: str) -> str:
+def _effect(path: str, old: Any, new: Any) -> str:
     """What applying a change at this path does, in words."""
     parts = path.split(".")
     if path in _NEEDS_RESTART:
         return f"needs a restart of the appliance: {_NEEDS_RESTART[path]}"
     if parts[:2] == ["gateways", "profiles"]:
+        if len(parts) == 3 and old is None:
+            return "new profile, used from the next start on"
+        if len(parts) == 3 and new is None:
+            return "gone: its gateways run on until they end, and none starts with it"
         return f"gateways of profile {parts[2]!r} start again once they have no call"
     if parts[0] == "gateways":
         return "for gateways started from now on"

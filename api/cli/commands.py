@@ -63,9 +63,14 @@ def check(client: Client, as_json: bool) -> None:
     if not changes:
         click.echo("A reload would change nothing.")
     for change in changes:
-        click.echo(
-            f"  {change['path']}: {change['old']!r} -> {change['new']!r}; {change['effect']}"
-        )
+        click.echo(f"  {change['path']}: {_values(change)}{change['effect']}")
+
+
+def _values(change: dict[str, Any]) -> str:
+    """Both values; nothing for what came or went as a whole section: its path names it."""
+    if isinstance(change["old"], dict) or isinstance(change["new"], dict):
+        return ""
+    return f"{change['old']!r} -> {change['new']!r}; "
 
 
 @cli.command()

@@ -59,6 +59,11 @@ async def test_check_says_what_a_reload_would_change(tmp_path: Path) -> None:
         assert done.json["ok"] is True
         assert done.json["changes"][0]["path"] == "limits.body"
         assert (await switchboard("check", "--json", config=file)).json["changes"] != []
+        mine = {"command": ["x"], "ready": {"when": "running"}}
+        appliance.write_config({"gateways": {"profiles": {"mine": mine}}})
+        done = await switchboard("check", config=file)
+        new = "  gateways.profiles.mine: new profile, used from the next start on"
+        assert new in done.out.splitlines()
         done = await switchboard("reload", "--json", config=file)
         assert done.json["applied"] is True
         done = await switchboard("reload", config=file)

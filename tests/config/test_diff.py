@@ -42,6 +42,11 @@ def test_what_comes_and_goes_is_told(tmp_path: Path) -> None:
     assert set(found) == {"gateways.profiles.script", "gateways.profiles.mine"}
     assert found["gateways.profiles.script"].new is None
     assert found["gateways.profiles.mine"].old is None
+    effects = [found[f"gateways.profiles.{name}"].effect for name in ("mine", "script")]
+    assert effects == [
+        "new profile, used from the next start on",
+        "gone: its gateways run on until they end, and none starts with it",
+    ]
 
 
 def test_secrets_are_masked_on_both_sides(tmp_path: Path) -> None:
