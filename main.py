@@ -22,7 +22,7 @@ from actors.gateway.router import Directory, RouterActor
 from actors.gateway.services import Services
 from actors.reconcile import Current, Reconciler, Reload
 from actors.retention import Keeper, Rule
-from api import idempotency, tokens
+from api import idempotency, server, tokens
 from api.app import App
 from api.auth import Authenticator, Identity, digest
 from api.cli import systemd
@@ -311,6 +311,7 @@ async def _signals(board: Switchboard, give_up: trio.CancelScope, reloads: trio.
 async def _serve(config: Config, reload: Callable[[], Config]) -> None:
     board = Switchboard(config, reload)
     try:
+        await server.check(config.server)
         made = await board.prepare()
         if made is not None:
             write_token(board.folder / ADMIN_TOKEN, made)

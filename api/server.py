@@ -28,6 +28,7 @@ from hypercorn.utils import wrap_app
 
 from config.check import split_address
 from config.model import Limits, Server, Tls
+from supervisor.errors import StartFailed
 from supervisor.log import logger
 from supervisor.service import Context, Service
 
@@ -312,6 +313,20 @@ class Listeners(Service):
     def connections(self) -> int:
         """Open now."""
         return len(self._streams)
+
+
+async def check(server: Server) -> None:
+    """See that it could be served so now. Raises StartFailed, in words.
+
+    For before the tree runs: there it would be a crash, told as one, and tried again.
+    """
+    try:
+        if server.tls is not None:
+            tls_context(server.tls)
+        for address in server.bind:
+            await (await _listen(address)).aclose()
+    except OSError as error:
+        raise StartFailed(error.strerror or str(error)) from error
 
 
 def tls_context(tls: Tls) -> ssl.SSLContext:

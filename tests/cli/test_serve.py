@@ -225,6 +225,7 @@ async def test_a_bad_configuration_is_told_with_its_lines(tmp_path: Path) -> Non
 
 
 async def test_an_address_in_use_ends_it_in_words(tmp_path: Path) -> None:
+    """And in nothing else: it is no crash."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -233,8 +234,18 @@ async def test_an_address_in_use_ends_it_in_words(tmp_path: Path) -> None:
         file.write_text(f"state: {tmp_path / 'state'}\nserver: {{bind: ['{address}']}}\n")
         done = await switchboard("serve", config=file)
     assert done.status == 1
-    # What was tried is in the log; what is wrong is the last line.
-    assert done.err.splitlines()[-1].endswith(f"cannot listen on {address}: Address already in use")
+    assert done.err == f"cannot listen on {address}: Address already in use\n"
+
+
+async def test_a_certificate_that_is_not_there_ends_it_in_words(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    tls = f"{{certificate: {tmp_path / 'cert.pem'}, key: {tmp_path / 'key.pem'}}}"
+    bind = f"['127.0.0.1:{ports()}']"
+    file.write_text(f"state: {tmp_path / 'state'}\nserver: {{bind: {bind}, tls: {tls}}}\n")
+    done = await switchboard("serve", config=file)
+    assert done.status == 1
+    assert done.err.startswith(f"cannot use {tmp_path / 'cert.pem'} with")
+    assert len(done.err.splitlines()) == 1
 
 
 async def test_a_state_folder_that_cannot_be_made_ends_it_in_words(tmp_path: Path) -> None:
