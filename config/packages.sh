@@ -3,8 +3,8 @@
 #   packages.sh run | test | venv
 set -eu
 case ${1:?run, test or venv} in
-run) want="baresip-core ffmpeg" ;;
-test) want="baresip-core ffmpeg sip-tester flite util-linux openssl" ;;
+run) want="baresip-core ffmpeg chromium xvfb pulseaudio" ;;
+test) want="baresip-core ffmpeg chromium xvfb pulseaudio sip-tester flite util-linux openssl redis-server" ;;
 venv) want="python3.11-venv" ;;
 *) echo "packages.sh: run, test or venv" >&2; exit 2 ;;
 esac
