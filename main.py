@@ -16,10 +16,18 @@ from pathlib import Path
 
 import trio
 
+from actors import lease as leases
+from actors.egress import records as egress_records
+from actors.egress.library import Library
+from actors.egress.messages import QueueMessage
+from actors.egress.queue import QueueActor
+from actors.egress.services import Services as EgressServices
+from actors.egress.tail import Tails
 from actors.gateway import records as gateway_records
 from actors.gateway.messages import ProfileChanged, RouterMessage
 from actors.gateway.router import Directory, RouterActor
 from actors.gateway.services import Services
+from actors.lease import Clock
 from actors.reconcile import Current, Reconciler, Reload
 from actors.retention import Keeper, Rule
 from api import idempotency, server, tokens
@@ -29,6 +37,7 @@ from api.cli import systemd
 from api.cli.base import config_option, fail, load_or_exit
 from api.cli.commands import cli
 from api.dispatch import Dispatcher
+from api.egress import EgressApi
 from api.gateway import GatewayApi
 from api.idempotency import Idempotency
 from api.operation import Table
@@ -65,7 +74,15 @@ class Switchboard:
     def __init__(self, config: Config, reload: Callable[[], Config]) -> None:
         self.current = current = Current(config)
         self.folder = folder = Path(config.state).absolute()
-        self.database = Database(folder, [gateway_records.migrations, tokens.migrations])
+        self.database = Database(
+            folder,
+            [
+                gateway_records.migrations,
+                tokens.migrations,
+                leases.migrations,
+                egress_records.migrations,
+            ],
+        )
         self.log = EventLog(self.database.epoch, self.database.head, self.database.first)
         self.store = store = Store(self.database, self.log.publish)
         self.registry = Registry(self.database.instance, self.database.boot)
@@ -82,6 +99,20 @@ class Switchboard:
             node=socket.gethostname(),
             starting=trio.CapacityLimiter(config.gateways.starting_at_once),
         )
+        self.queue: Ref[QueueMessage] = Ref(Place(lambda: self.supervisor, "egress", "queue"))
+        self.egress = EgressServices(
+            store=store,
+            registry=self.registry,
+            settings=lambda: current.config.egress,
+            remembered=lambda: current.config.retention.idempotency_hours,
+            folder=folder,
+            node=self.services.node,
+            boot=self.database.boot,
+            clock=Clock(),
+            tail=Tails(store, folder / "recordings").find,
+            queue=self.queue,
+        )
+        self.workers = Supervisor()
         self.directory = Directory()
         self.members = Supervisor()
         self.listeners: Listeners
@@ -91,6 +122,7 @@ class Switchboard:
                 ChildSpec("guardian", self.registry.service, intensity=Intensity(20, 60)),
                 ChildSpec("retention", self._keeper),
                 ChildSpec("gateways", self._fleet, grace=33.0),
+                ChildSpec("egress", self._egress, grace=30.0),
                 ChildSpec("config", lambda: self._reconciler(reload)),
                 ChildSpec("api", self._api, significant=True, grace=15.0),
             ],
@@ -116,6 +148,7 @@ class Switchboard:
         table = Table(
             [
                 *GatewayApi(self.router, self.directory).operations(),
+                *EgressApi(self.queue, Library(self.store, self.folder)).operations(),
                 *SystemApi(appliance).operations(),
                 OPERATION,
             ]
@@ -136,6 +169,7 @@ class Switchboard:
         rules: list[Rule] = [
             (gateway_records.forget_old(self.folder / "gateways"), lambda r: r.gateway_days),
             (gateway_records.forget_recordings, lambda r: r.recording_days),
+            (egress_records.forget_old(self.folder / "egress"), lambda r: r.egress_days),
             (idempotency.forget_old, lambda r: r.idempotency_hours / 24),
         ]
         return Keeper(self.store, self.log, lambda: self.current.config.retention, rules)
@@ -155,6 +189,19 @@ class Switchboard:
 
     def _router(self) -> RouterActor:
         return RouterActor(self.services, self.members, self.directory)
+
+    def _egress(self) -> Supervisor:
+        return Supervisor(
+            [
+                ChildSpec("workers", self._new_workers, grace=27.0),
+                ChildSpec("queue", lambda: QueueActor(self.egress, self.workers), grace=2.0),
+            ],
+            Strategy.REST_FOR_ONE,
+        )
+
+    def _new_workers(self) -> Supervisor:
+        self.workers = Supervisor()
+        return self.workers
 
     def _api(self) -> Listeners:
         current = self.current

@@ -17,7 +17,7 @@ import trio
 from api.auth import ANONYMOUS, Authenticator, Identity
 from api.errors import ApiError, Surface, from_exception, surface_of
 from api.idempotency import Idempotency
-from api.operation import Answer, Call, Nothing, Operation, Table
+from api.operation import Answer, Call, FileAnswer, Nothing, Operation, Table
 from api.rate import Rates
 from config.model import Limits
 from supervisor.log import logger
@@ -41,6 +41,7 @@ class Request:
     key: str | None = None
     request_id: str | None = None
     last_event_id: str | None = None
+    range: str | None = None
     # Over a socket the token was looked at when it opened.
     identity: Identity | None = None
 
@@ -52,6 +53,8 @@ class Response:
     status: int
     headers: Headers
     body: bytes
+    # Sent instead of the body.
+    file: FileAnswer | None = None
 
 
 class Dispatcher:
@@ -96,6 +99,8 @@ class Dispatcher:
             if operation is None:
                 raise no_operation(request.method, request.path, methods)
             caller = self.admit(operation, request)
+            if operation.files:
+                return await self._file(operation, request, params, caller, common)
             status, headers, body = await self._perform(
                 operation, request, params, caller, request_id
             )
@@ -158,6 +163,24 @@ class Dispatcher:
             headers.append((b"idempotent-replayed", b"true"))
         return status, headers, body
 
+    async def _file(
+        self,
+        operation: Operation,
+        request: Request,
+        params: dict[str, str],
+        caller: Identity,
+        common: Headers,
+    ) -> Response:
+        if request.identity is not None:
+            raise ApiError(409, "conflict", "files are fetched over HTTP, not over a socket")
+        call: Call[Any, Any] = Call(_NOTHING, _NOTHING, params, caller.name, "", caller)
+        answer = await operation.handler(call)
+        if isinstance(answer, FileAnswer):
+            return Response(200, common, b"", answer)
+        headers = [(b"content-type", answer.content_type.encode())]
+        headers += [(k.lower().encode(), v.encode()) for k, v in answer.headers]
+        return Response(answer.status, [*headers, *common], answer.body)
+
     async def _handle(
         self, operation: Operation, call: Call[Any, Any]
     ) -> tuple[int, Headers, bytes]:
@@ -197,7 +220,9 @@ class Dispatcher:
                 code=known.code,
                 error=known.message,
             )
-        return Response(known.status, [*error_headers(known), *common], surface.body(known))
+        echo(surface, request.body, known)
+        headers = [*error_headers(known), *common]
+        return Response(surface.status(known), headers, surface.body(known))
 
     # -- parts ----------------------------------------------------------------
 
@@ -233,6 +258,19 @@ class Dispatcher:
             raise ApiError(status, "invalid", str(error)) from error
         except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
             raise ApiError(status, "invalid", f"the body is no usable JSON: {error}") from error
+
+
+def echo(surface: Surface, body: bytes, error: ApiError) -> None:
+    """Put what a surface's errors repeat of the request into the error, where it can be read."""
+    if not surface.echo or not body:
+        return
+    try:
+        sent = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        for name in surface.echo:
+            if name in sent:
+                error.details.setdefault(name, msgspec.json.decode(sent[name], type=str)[:100])
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return  # what cannot be read is not repeated
 
 
 def decode_query(operation: Operation, query: bytes) -> Any:

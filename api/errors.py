@@ -20,6 +20,7 @@ from supervisor.errors import (
 # Domain codes that are not 400. What is not here is a refusal of the request: 422.
 _STATUS = {
     "not_found": 404,
+    "lease_lost": 409,
     "stopped": 403,
     "already_running": 409,
     "command_failed": 409,
@@ -101,7 +102,14 @@ class Surface:
     prefix: str
     shape: Shape
     schema: Mapping[str, Any]
+    # By code: `invalid` is 400 where the contract knows no 422.
     statuses: Mapping[str, int] = field(default_factory=dict)
+    # Fields of a request's body that its error repeats.
+    echo: tuple[str, ...] = ()
+
+    def status(self, error: ApiError) -> int:
+        """What an error is answered with here."""
+        return self.statuses.get(error.code, error.status)
 
     def body(self, error: ApiError) -> bytes:
         """The error as JSON."""
@@ -142,7 +150,26 @@ SYSTEM = Surface(
 )
 EVENTS = Surface("events", "/events", plain, SYSTEM.schema)
 
-SURFACES = (GATEWAY, EVENTS, SYSTEM)
+
+def named(error: ApiError) -> Any:
+    """contracts/egress.md: `{"error","request_id"}`."""
+    return {"error": error.message, "request_id": str(error.details.get("request_id", ""))}
+
+
+EGRESS = Surface(
+    "egress",
+    "/egress",
+    named,
+    {
+        "type": "object",
+        "required": ["error", "request_id"],
+        "properties": {"error": {"type": "string"}, "request_id": {"type": "string"}},
+    },
+    statuses={"invalid": 400, "not_configured": 400},
+    echo=("request_id",),
+)
+
+SURFACES = (GATEWAY, EGRESS, EVENTS, SYSTEM)
 
 
 def surface_of(path: str) -> Surface:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -47,6 +48,14 @@ class Answer:
     content_type: str = "application/json"
 
 
+@dataclass(frozen=True, slots=True)
+class FileAnswer:
+    """An answer that is a file: sent piece by piece, and in part where a range is asked for."""
+
+    path: Path
+    content_type: str
+
+
 Handler = Callable[[Call[Any, Any]], Awaitable[Any]]
 
 
@@ -81,6 +90,8 @@ class Operation:
     # What the answer is written as; a stream is served by streams.py, not by its handler.
     content_type: str = "application/json"
     stream: bool = False
+    # Answers with files (FileAnswer): over HTTP only.
+    files: bool = False
 
 
 _PART = re.compile(r"\{(\w+)(:path)?\}")

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 
 import msgspec
 
-from config.model import Auth, Config, Gateways, PortRange, Profile
+from config.model import Auth, Config, Egress, Gateways, PortRange, Profile
 from config.source import Path
 
 Finding = tuple[Path, str]
 
-SURFACES = ("gateway", "system", "events")
+SURFACES = ("gateway", "egress", "system", "events")
 _SCOPE = re.compile(r"^(\*|[a-z]+:(\*|ro|rw)|[a-z]+:[A-Za-z0-9_.-]+:(ro|rw)|read:\*)$")
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
 
@@ -38,6 +38,8 @@ def is_scope(text: str) -> bool:
 _MAY_BE_ZERO = {
     "event_days", "event_count", "gateway_days", "recording_days", "idempotency_hours",
     "requests_per_minute", "memory_mb", "open_files", "linger", "grace", "seconds",
+    "egress_days", "cpu", "disk_kb", "disk_free_mb", "retries", "tasks", "record", "snapshot",
+    "page", "waiting",
 }  # fmt: skip
 
 
@@ -65,9 +67,10 @@ def cross_check(config: Config) -> Iterator[Finding]:
         except ValueError as error:
             yield ("server", "bind", i), str(error)
     yield from _auth(config.auth)
-    for section in ("server", "limits", "retention", "gateways"):
+    for section in ("server", "limits", "retention", "gateways", "egress"):
         yield from _numbers(msgspec.to_builtins(getattr(config, section)), (section,))
     yield from _gateways(config.gateways)
+    yield from _egress(config.egress)
 
 
 def _auth(auth: Auth) -> Iterator[Finding]:
@@ -134,3 +137,38 @@ def _profile(at: Path, name: str, profile: Profile) -> Iterator[Finding]:
     for file in profile.files:
         if "/" in file or file in ("", ".", "..") or "\0" in file:
             yield (*at, "files", file), "expected a plain file name"
+
+
+_SOURCES = (
+    "rtsp", "rtsps", "rtmp", "rtmps", "srt", "http", "https", "file", "test", "gateway",
+)  # fmt: skip
+_FIELDS = {"channel", "user", "app_id", "task_id", "access_token", "workerUid"}
+
+
+def _egress(egress: Egress) -> Iterator[Finding]:
+    for name in ("record", "snapshot", "page"):
+        if name not in egress.costs:
+            yield ("egress", "costs"), f"expected a cost for `{name}`"
+    for name in egress.costs:
+        if name not in ("record", "snapshot", "page"):
+            yield ("egress", "costs", name), "expected one of: record, snapshot, page"
+    if egress.renew * 2 > egress.lease:
+        yield ("egress", "renew"), "expected at most half of egress.lease"
+    yield from _sources(egress)
+
+
+def _sources(egress: Egress) -> Iterator[Finding]:
+    for channel, users in egress.channels.items():
+        at: Path = ("egress", "channels", channel, "users")
+        if not users.users:
+            yield at, "expected at least one user"
+        for user, source in users.users.items():
+            scheme = source.url.partition(":")[0]
+            if scheme not in _SOURCES or ":" not in source.url:
+                yield (*at, user, "url"), f"expected one of {', '.join(_SOURCES)}"
+            for field in re.findall(r"\{(\w*)\}", source.url):
+                if field not in _FIELDS:
+                    known = ", ".join(sorted(_FIELDS))
+                    yield (*at, user, "url"), f"unknown field {{{field}}}; known: {known}"
+            if source.listen and scheme not in ("rtsp", "rtmp", "srt"):
+                yield (*at, user, "listen"), "only RTSP, RTMP and SRT can be waited for"

@@ -53,6 +53,8 @@ def _effect(path: str, old: Any, new: Any) -> str:
         return f"gateways of profile {parts[2]!r} start again once they have no call"
     if parts[0] == "gateways":
         return "for gateways started from now on"
+    if parts[0] == "egress":
+        return "for tasks claimed from now on"
     if path == "server.bind":
         return "added addresses are opened and removed ones closed; the others stay"
     if parts[:2] == ["server", "tls"]:

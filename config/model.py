@@ -70,6 +70,7 @@ class Retention(Section, frozen=True, kw_only=True):
     event_count: int
     gateway_days: float
     recording_days: float
+    egress_days: float
     idempotency_hours: float
 
 
@@ -216,6 +217,90 @@ class Gateways(Section, frozen=True, kw_only=True):
     stream_hosts: list[str]
 
 
+class Source(Section, frozen=True, kw_only=True):
+    """Where a user's picture and sound come from.
+
+    `url`: `rtsp:`, `rtmp:`, `srt:`, `http(s):` (HLS), `file:PATH`, `gateway:GW_ID` (the sound of
+    its call) or `test:NAME`; `{channel}`, `{user}`, `{app_id}`, `{task_id}`, `{access_token}` and
+    `{workerUid}` are filled in, quoted. `listen`: wait to be called (RTMP, RTSP, SRT). `options`
+    are ffmpeg's for the input.
+    """
+
+    url: str
+    listen: bool = False
+    loop: bool = False
+    options: list[str] = []
+
+
+class Channel(Section, frozen=True, kw_only=True):
+    """Its users by name; `*` is everybody else."""
+
+    users: dict[str, Source]
+
+
+class Cost(Section, frozen=True, kw_only=True):
+    """What a task is expected to take: cores, MiB of memory, KiB a second to the disk."""
+
+    cpu: float
+    memory_mb: float
+    disk_kb: float
+
+
+class Capacity(Section, frozen=True, kw_only=True):
+    """What all tasks together may take; 0 is what the machine has (disk: without limit)."""
+
+    cpu: float
+    memory_mb: float
+    disk_kb: float
+
+
+class EgressLimits(Section, frozen=True, kw_only=True):
+    """Tasks at once, of all kinds and of each, and how many may wait."""
+
+    tasks: int
+    record: int
+    snapshot: int
+    page: int
+    waiting: int
+
+
+class Egress(Section, frozen=True, kw_only=True):
+    """Recordings and snapshots of channels and web pages. Times in seconds."""
+
+    # Stands for `{region}` in names of files.
+    region: str
+    # By name; `*` is any other.
+    channels: dict[str, Channel]
+    limits: EgressLimits
+    capacity: Capacity
+    # By kind: record, snapshot, page.
+    costs: dict[str, Cost]
+    # Less free than this, in MiB: nothing is claimed.
+    disk_free_mb: float
+    # Not claimed within this: TIMEOUT.
+    claim_timeout: float
+    lease: float
+    renew: float
+    look_every: float
+    # How often a task whose worker was lost is claimed again.
+    retries: int
+    # A recording ends at the latest after this, whatever the request says.
+    max_duration: float
+    # A user who sent nothing for so long is shown as gone.
+    gone_after: float
+    # An encoder that does not get on is started again.
+    stalled_after: float
+    # All users gone for so long: the recording ends.
+    idle_timeout: float
+    # How often progress is an event.
+    progress_every: float
+    # Hosts that `rtmp_dst` and a page's addresses may name, with `*` as a wildcard.
+    rtmp_hosts: list[str]
+    page_hosts: list[str]
+    # May a page be on this machine or in a private network without its host being named?
+    page_private: bool
+
+
 class Config(Section, frozen=True, kw_only=True):
     """The whole file."""
 
@@ -226,3 +311,4 @@ class Config(Section, frozen=True, kw_only=True):
     retention: Retention
     log: Log
     gateways: Gateways
+    egress: Egress

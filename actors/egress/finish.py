@@ -1,0 +1,164 @@
+"""From parts to files that play. Doing it again after a crash does it over, from the segments.
+
+Formats other than HLS are made by copying what was encoded into another container; the segments go
+when all that was asked for is there.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from actors.egress import playlist
+from actors.egress.encode import PLAYLIST
+from actors.egress.playlist import Segment
+from actors.egress.tracks import Folder, Track
+from supervisor.log import logger
+from supervisor.orphans import Registry
+from supervisor.process import Command, Process
+
+# A finished file may be shorter than its segments by this, in seconds.
+SLACK = 1.0
+_FORMATS = {
+    "mp4": ["-movflags", "+faststart", "-f", "mp4"],
+    "ts": ["-f", "mpegts"],
+    "mkv": ["-f", "matroska"],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A file: `name` below the task's `files`, with all that belongs to it in `bytes`."""
+
+    name: str
+    format: str
+    user: str
+    bytes: int
+    seconds: float
+
+
+class CannotFinish(Exception):
+    """What keeps a file from being made, in words; the segments are kept."""
+
+
+async def finish(
+    folder: Folder,
+    track: Track,
+    numbers: list[int],
+    formats: list[str],
+    registry: Registry,
+    owner: str,
+) -> list[Made]:
+    """Make a track's files of its parts; none where nothing was recorded. Raises CannotFinish."""
+    for number in numbers:
+        await _salvage(folder.part(track, number), registry, owner)
+    parts = folder.parts(track, numbers)
+    seconds = sum(playlist.total(part) for part in parts)
+    user = track.users[0] if len(track.users) == 1 else ""
+    made: list[Made] = []
+    try:
+        if seconds > 0:
+            index = await _write_playlist(folder, track, parts)
+            for name in formats:
+                if name == "hls":
+                    size = sum(s.path.stat().st_size for part in parts for s in part)
+                    made.append(Made(f"{track.name}.m3u8", "hls", user, size, seconds))
+                else:
+                    made.append(await _remux(folder, track, index, name, seconds, registry, owner))
+        if "hls" not in formats:
+            await trio.to_thread.run_sync(_tidy, folder, track)
+    except OSError as error:
+        raise CannotFinish(f"{track.name}: {error.strerror or error}") from error
+    return made
+
+
+def _tidy(folder: Folder, track: Track) -> None:
+    shutil.rmtree(folder.files / track.segments, ignore_errors=True)
+    (folder.files / f"{track.name}.m3u8").unlink(missing_ok=True)
+
+
+async def _write_playlist(folder: Folder, track: Track, parts: list[list[Segment]]) -> Path:
+    target = folder.files / f"{track.name}.m3u8"
+    partial = target.with_name(target.name + ".tmp")
+    partial.write_text(playlist.join(parts, target.parent, ended=True), "utf-8")
+    partial.replace(target)
+    return target
+
+
+async def _remux(
+    folder: Folder,
+    track: Track,
+    index: Path,
+    name: str,
+    seconds: float,
+    registry: Registry,
+    owner: str,
+) -> Made:
+    target = folder.files / f"{track.name}.{name}"
+    # Under another name first: a file that is there is complete.
+    partial = target.with_name(f"{target.name}.part")
+    # The discontinuities are for players: the parts' clocks go on from each other.
+    listing = folder.root / "joined.m3u8"
+    text = index.read_text("utf-8").replace("#EXT-X-DISCONTINUITY\n", "")
+    base = index.parent.relative_to(folder.root).as_posix()
+    lines = [line if not line or line[0] == "#" else f"{base}/{line}" for line in text.split("\n")]
+    listing.write_text("\n".join(lines), "utf-8")
+    arguments = ["ffmpeg", "-nostdin", "-v", "error", "-y", "-i", f"{listing}"]
+    arguments += ["-map", "0", "-c", "copy", *_FORMATS[name], f"file:{partial}"]
+    process = Process(Command(arguments, owner=owner), registry)
+    try:
+        ended = await process.run()
+        if ended.status != 0:
+            raise CannotFinish(f"{target.name}: ffmpeg {ended}: {' '.join(process.last_lines(2))}")
+        got = await duration(partial, registry, owner)
+        if got < seconds - SLACK:
+            # ffmpeg ends with status 0 also where the disk took only a part of what it wrote.
+            raise CannotFinish(f"{target.name}: only {got:.1f} of {seconds:.1f} s were written")
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+        listing.unlink(missing_ok=True)
+    user = track.users[0] if len(track.users) == 1 else ""
+    return Made(f"{track.name}.{name}", name, user, target.stat().st_size, got)
+
+
+async def duration(path: Path, registry: Registry, owner: str) -> float:
+    """Seconds that a file plays; 0 where it cannot be told."""
+    arguments = ["ffprobe", "-v", "error", "-show_entries", "format=duration"]
+    arguments += ["-of", "csv=p=0", f"file:{path}"]
+    process = Process(Command(arguments, owner=owner), registry)
+    await process.run()
+    try:
+        return float(process.last_lines(1)[0])
+    except (IndexError, ValueError):
+        logger.warning("no_duration", actor=owner, file=path.name)
+        return 0.0
+
+
+async def _salvage(part: Path, registry: Registry, owner: str) -> None:
+    """Add to a part's playlist what its encoder wrote and did not live to name.
+
+    A segment that is being written has `.tmp` at its end; whole packets of it play.
+    """
+    index = part / PLAYLIST
+    known = {segment.path.name for segment in playlist.read(index)}
+    extra = ""
+    for path in sorted(part.glob("*.ts*")):
+        name = path.name.removesuffix(".tmp")
+        if name in known:
+            continue
+        seconds = await duration(path, registry, owner)
+        if seconds <= 0:
+            path.unlink()
+            continue
+        path.replace(part / name)
+        extra += f"#EXTINF:{seconds:.6f},\n{name}\n"
+    if extra:
+        text = index.read_text("utf-8") if index.exists() else "#EXTM3U\n"
+        text = text.replace("#EXT-X-ENDLIST\n", "")
+        partial = index.with_suffix(".new")
+        partial.write_text(text + extra, "utf-8")
+        partial.replace(index)

@@ -1,0 +1,554 @@
+"""The queue: takes tasks, claims what fits, and looks after those who work.
+
+The rows are the truth; what is open is also here in memory, because it is asked for all the time.
+The queue never waits for a worker: it is told, or it looks.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+import os
+import secrets
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+import trio
+
+from actors import lease as leases
+from actors.egress import records
+from actors.egress.admission import Amount, Ledger
+from actors.egress.allow import check_page, check_rtmp
+from actors.egress.machine import State
+from actors.egress.measure import Meter
+from actors.egress.messages import (
+    CapacityView,
+    DeleteTask,
+    EndRecording,
+    GetCapacity,
+    GetTask,
+    GetWorking,
+    ListTasks,
+    Look,
+    Measured,
+    QueueMessage,
+    SetSpotlight,
+    ShowLarge,
+    StopTaken,
+    StopTask,
+    Submit,
+    Submitted,
+    TaskPage,
+    TaskView,
+    WorkerEnded,
+)
+from actors.egress.records import Task
+from actors.egress.request import Kind, Wanted, shown, understand
+from actors.egress.services import Services
+from actors.egress.sources import origins
+from actors.egress.view import view
+from actors.egress.worker import TaskWorker
+from actors.lease import Lease
+from supervisor.actor import LATER, Actor
+from supervisor.child import Child
+from supervisor.errors import ActorDown, AskExpired, MailboxFull, Rejected, StartFailed
+from supervisor.event import timestamp
+from supervisor.log import logger
+from supervisor.ref import AnyRef
+from supervisor.reply import Reply
+from supervisor.service import Service
+from supervisor.spec import Cause, ChildSpec, Restart, StopReason
+from supervisor.tree import Supervisor
+
+# What a worker gets to end its recording in order, in seconds.
+GRACE = 25.0
+# A worker that is busy for longer is shown as its row says, in seconds.
+VIEW_TIMEOUT = 2.0
+MEASURE_EVERY = 5.0
+
+NewWorker = Callable[[Task, Lease, Services], Service]
+
+
+@dataclass(slots=True)
+class Open:
+    """A task that has not ended. `lease` and `child` while a worker has it."""
+
+    task: Task
+    since: float
+    lease: Lease | None = None
+    child: Child | None = None
+    waiting_for: str = ""
+
+
+class QueueActor(Actor[QueueMessage]):
+    """One for the appliance; `members` is the supervisor of the workers."""
+
+    mailbox_size = 2048
+
+    def __init__(
+        self, services: Services, members: Supervisor, new_worker: NewWorker = TaskWorker
+    ) -> None:
+        self._services = services
+        self._members = members
+        self._new_worker = new_worker
+        self._open: dict[str, Open] = {}
+        self._ledger = Ledger(Amount(), {})
+        self._stir = trio.Event()
+        self._disk_free = math.inf
+        self._stopped_claims = ""
+        self._submitting = 0
+
+    # -- start --------------------------------------------------------------------
+
+    async def on_start(self) -> None:
+        """Take back what this node's earlier boots held, and what an earlier queue here left."""
+        services = self._services
+        await services.store.write(leases.take_back, records.KIND, services.node, services.boot)
+        for task in await services.store.read(records.still_open):
+            found = Open(task, trio.current_time())
+            child = self._members.child(task.task_id)
+            if child is not None and not child.ended:
+                found.child = child
+                self._ledger.add(task.task_id, task.kind.value, self._cost(task.kind))
+            self._open[task.task_id] = found
+        self._look_at_disk(await trio.to_thread.run_sync(self._free))
+        self.spawn(self._claiming)
+        self.spawn(self._ticking)
+        self.spawn(self._measuring)
+
+    async def handle(self, message: QueueMessage) -> object:
+        """See Actor.handle."""
+        match message:
+            case Submit():
+                return self._submit(message)
+            case StopTask():
+                self.spawn(self._answering, self._stop_task, message, self.defer())
+                return LATER
+            case GetTask():
+                self.spawn(self._answering, self._get, message, self.defer())
+                return LATER
+            case ListTasks():
+                self.spawn(self._answering, self._list, message, self.defer())
+                return LATER
+            case SetSpotlight():
+                self.spawn(self._answering, self._show, message, self.defer())
+                return LATER
+            case DeleteTask():
+                self.spawn(self._answering, self._delete, message, self.defer())
+                return LATER
+            case GetCapacity():
+                return self._capacity_view()
+            case Look():
+                await self._look()
+            case Measured(amounts, disk_free):
+                self._take_measure(amounts, disk_free)
+            case WorkerEnded(task_id, fence, state):
+                self._worker_ended(task_id, fence, state)
+            case _:
+                assert_never(message)
+        return None
+
+    async def _answering(
+        self, do: Callable[[Any], Any], message: QueueMessage, reply: Reply[Any]
+    ) -> None:
+        """Work for one reply: what fails there fails that reply, and nobody else's."""
+        try:
+            reply.set(await do(message))
+        except Rejected as error:
+            reply.fail(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the asker gets an answer
+            logger.error("answer_failed", actor=self.context.path, exc_info=error)
+            reply.fail(Rejected("busy", "it cannot be done just now"))
+
+    # -- a start --------------------------------------------------------------------
+
+    def _submit(self, message: Submit) -> object:
+        kind, wanted = understand(message.cmd, message.payload)
+        self._check(kind, wanted)
+        waiting = sum(1 for o in self._open.values() if o.task.state is State.ENQUEUED)
+        if waiting + self._submitting >= self._services.settings().limits.waiting:
+            raise Rejected("too_many", f"{waiting} tasks are waiting already")
+        now = timestamp()
+        task = Task(
+            task_id=secrets.token_hex(8),
+            number=0,
+            app_id=message.app_id,
+            request_id=message.request_id,
+            body_hash=message.body_hash,
+            cmd=message.cmd,
+            kind=kind,
+            channel=wanted.channel if kind is not Kind.PAGE else "",
+            state=State.ENQUEUED,
+            action="start",
+            reason="",
+            message="",
+            payload=message.payload,
+            shown=shown(message.payload),
+            worker_id="",
+            retry_count=0,
+            claims=0,
+            spotlight=wanted.spotlight,
+            created_at=now,
+            enqueued_at=self._services.clock.now(),
+            processed_at=None,
+            completed_at=None,
+        )
+        self._submitting += 1
+        self.spawn(self._keep, task, self.defer())
+        return LATER
+
+    def _check(self, kind: Kind, wanted: Wanted) -> None:
+        """What can be refused before it is kept. Raises Rejected."""
+        settings = self._services.settings()
+        if wanted.rtmp_dst:
+            check_rtmp(wanted.rtmp_dst, settings.rtmp_hosts)
+        if kind is Kind.PAGE:
+            check_page(wanted.page, settings)
+        else:
+            fields = dict.fromkeys(("app_id", "task_id", "access_token", "workerUid"), "x")
+            origins(settings.channels, wanted, fields)
+
+    async def _keep(self, task: Task, reply: Reply[Submitted]) -> None:
+        """Written beside other starts: many at once share a commit."""
+        hours = self._services.remembered()
+        since = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=hours)
+        try:
+            kept, new = await self._services.store.write(records.submit, task, timestamp(since))
+        except Rejected as error:
+            reply.fail(error)
+            return
+        finally:
+            self._submitting -= 1
+        if new:
+            self._open[kept.task_id] = Open(kept, trio.current_time())
+            self._stir.set()
+        reply.set(Submitted(kept.task_id, kept.state.value))
+
+    # -- claims -------------------------------------------------------------------
+
+    async def _claiming(self) -> None:
+        """Claim whatever fits, each time something has changed."""
+        while True:
+            self._stir = trio.Event()
+            for chosen in self._chosen():
+                await self._claim(chosen)
+            await self._stir.wait()
+
+    def _chosen(self) -> list[list[str]]:
+        """What can be claimed now, in the order it came; all in one transaction, or nothing."""
+        settings = self._services.settings()
+        ledger = self._ledger
+        ledger.limits = {
+            "tasks": settings.limits.tasks,
+            "record": settings.limits.record,
+            "snapshot": settings.limits.snapshot,
+            "page": settings.limits.page,
+        }
+        ledger.capacity = self._capacity()
+        busy = {(o.task.channel, o.task.cmd) for o in self._open.values() if o.child is not None}
+        # Those that a worker was lost of come first: they were let in before.
+        waiting = [o for o in self._open.values() if o.child is None]
+        waiting.sort(key=lambda o: (o.task.claims == 0, o.task.number))
+        held: set[str] = set()
+        chosen = []
+        for entry in waiting:
+            task = entry.task
+            entry.waiting_for = self._obstacle(task, busy, held)
+            if entry.waiting_for:
+                # Nobody overtakes on a channel.
+                held.add(task.channel)
+                continue
+            ledger.add(task.task_id, task.kind.value, self._cost(task.kind))
+            busy.add((task.channel, task.cmd))
+            chosen.append(task.task_id)
+        return [chosen] if chosen else []
+
+    def _obstacle(self, task: Task, busy: set[tuple[str, str]], held: set[str]) -> str:
+        if self._stopped_claims:
+            return self._stopped_claims
+        if self._members.child(task.task_id) is not None:
+            return "its last worker is still ending"
+        if task.channel:
+            if (task.channel, task.cmd) in busy:
+                return f"another {task.cmd} of the channel"
+            if task.channel in held:
+                return "a task of the channel that came before"
+        if task.claims:
+            return ""
+        return self._ledger.refuse(task.kind.value, self._cost(task.kind))
+
+    async def _claim(self, chosen: list[str]) -> None:
+        services = self._services
+        seconds = services.settings().lease
+        try:
+            claimed = await services.store.write(
+                records.claim, chosen, services.node, services.boot, services.clock.now(), seconds
+            )
+        except Rejected as error:
+            logger.warning("claim_put_off", actor=self.context.path, error=str(error))
+            for task_id in chosen:
+                self._ledger.remove(task_id)
+            return
+        done = set()
+        for task, lease in claimed:
+            done.add(task.task_id)
+            self._start_worker(task, lease)
+        for task_id in set(chosen) - done:
+            # Stopped meanwhile, or held by somebody else.
+            self._ledger.remove(task_id)
+
+    def _start_worker(self, task: Task, lease: Lease) -> None:
+        entry = self._open.get(task.task_id)
+        if entry is None:
+            entry = self._open[task.task_id] = Open(task, trio.current_time())
+        entry.task, entry.lease, entry.waiting_for = task, lease, ""
+        services, new = self._services, self._new_worker
+        spec = ChildSpec(
+            id=task.task_id,
+            start=lambda: new(task, lease, services),
+            restart=Restart.TEMPORARY,
+            grace=GRACE,
+        )
+        try:
+            entry.child = self._members.start_child(spec)
+        except (ValueError, StartFailed) as error:
+            # The one before is just ending: the next look finds this one without a worker.
+            logger.warning("worker_not_started", task_id=task.task_id, error=str(error))
+
+    # -- ends ---------------------------------------------------------------------
+
+    def _worker_ended(self, task_id: str, fence: int, state: str) -> None:
+        entry = self._open.get(task_id)
+        if entry is None or entry.lease is None or entry.lease.fence != fence:
+            return
+        if State(state).terminal:
+            self._close(task_id)
+
+    def _close(self, task_id: str) -> None:
+        self._open.pop(task_id, None)
+        self._ledger.remove(task_id)
+        self._stir.set()
+
+    async def _stop_task(self, message: StopTask) -> StopTaken:
+        await self._of_app(message.app_id, message.task_id)
+        task = await self._services.store.write(records.ask_to_stop, message.task_id)
+        if task is None:
+            raise _unknown(message.task_id)
+        entry = self._open.get(message.task_id)
+        if entry is not None:
+            entry.task = task
+            if task.state.terminal:
+                self._close(task.task_id)
+            elif entry.child is not None:
+                _tell(entry.child.ref, EndRecording())
+        return StopTaken(task.task_id, task.state.terminal, task.state.value)
+
+    # -- looking after --------------------------------------------------------------
+
+    async def _ticking(self) -> None:
+        while True:
+            await trio.sleep(self._services.settings().look_every)
+            await self.post(Look())
+
+    async def _look(self) -> None:
+        """Workers that are gone, leases that ran out, tasks that nobody claimed."""
+        settings, store = self._services.settings(), self._services.store
+        now = self._services.clock.now()
+        try:
+            over = set(await store.read(leases.run_out, records.KIND, now))
+            for task_id, entry in list(self._open.items()):
+                child = entry.child
+                if task_id in over and child is not None and not child.ended:
+                    # It still works, and must not: what it writes is refused from now on.
+                    reason = StopReason(Cause.REMOVED, "its lease ran out")
+                    self.spawn(self._members.stop_child, task_id, reason)
+                if task_id in over or (child is not None and child.ended):
+                    await self._lost(task_id, entry, task_id in over)
+            await self._age(settings.claim_timeout)
+        except Rejected as error:
+            logger.warning("look_put_off", actor=self.context.path, error=str(error))
+        self._stir.set()
+
+    async def _lost(self, task_id: str, entry: Open, late: bool) -> None:
+        settings, services = self._services.settings(), self._services
+        why = "its lease ran out" if late else "its worker ended"
+        task = await services.store.read(records.load, task_id)
+        if task is not None and not task.state.terminal:
+            task = await services.store.write(
+                records.lost, task_id, settings.retries, why, services.clock.now()
+            )
+        self._ledger.remove(task_id)
+        if task is None or task.state.terminal:
+            self._close(task_id)
+            return
+        logger.warning("worker_lost", task_id=task_id, why=why, retries=task.retry_count)
+        entry.task, entry.lease, entry.child = task, None, None
+        entry.since = trio.current_time()
+
+    async def _age(self, timeout: float) -> None:
+        """What was never claimed goes by age; what was begun waits until it can go on."""
+        now = trio.current_time()
+        old = [
+            task_id
+            for task_id, entry in self._open.items()
+            if entry.task.state is State.ENQUEUED
+            and entry.task.claims == 0
+            and entry.child is None
+            and now - entry.since > timeout
+        ]
+        for task in await self._services.store.write(records.time_out, old, timeout) if old else ():
+            self._close(task.task_id)
+
+    # -- what there is, and what is taken ------------------------------------------------
+
+    def _cost(self, kind: Kind) -> Amount:
+        cost = self._services.settings().costs.get(kind.value)
+        return Amount() if cost is None else Amount(cost.cpu, cost.memory_mb, cost.disk_kb)
+
+    def _capacity(self) -> Amount:
+        wanted = self._services.settings().capacity
+        page = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
+        return Amount(
+            wanted.cpu or float(os.cpu_count() or 1), wanted.memory_mb or page, wanted.disk_kb
+        )
+
+    def _free(self) -> float:
+        return shutil.disk_usage(self._services.folder).free / 2**20
+
+    async def _measuring(self) -> None:
+        meter = Meter()
+        while True:
+            await trio.sleep(MEASURE_EVERY)
+            working = {
+                task_id: entry.child.service
+                for task_id, entry in self._open.items()
+                if entry.child is not None and isinstance(entry.child.service, TaskWorker)
+            }
+            groups = {task_id: worker.groups for task_id, worker in working.items()}
+            written = {task_id: worker.written for task_id, worker in working.items()}
+            now = trio.current_time()
+            amounts = await trio.to_thread.run_sync(meter.measure, groups, written, now)
+            free = await trio.to_thread.run_sync(self._free)
+            await self.post(Measured(amounts, free))
+
+    def _take_measure(self, amounts: dict[str, Amount], free: float) -> None:
+        for task_id, amount in amounts.items():
+            reserve = self._ledger.reserves.get(task_id)
+            if reserve is not None:
+                reserve.correct(amount)
+        self._look_at_disk(free)
+        self._stir.set()
+
+    def _look_at_disk(self, free: float) -> None:
+        least = self._services.settings().disk_free_mb
+        self._disk_free = free
+        why = f"less than {least:g} MiB of the disk are free" if free < least else ""
+        if why == self._stopped_claims:
+            return
+        self._stopped_claims = why
+        kind = "egress.claims_stopped" if why else "egress.claims_resumed"
+        logger.warning(kind, free_mb=round(free))
+        data = {"reason": why, "disk_free_mb": round(free, 1)}
+        self._services.store.submit(_announce, kind, data)
+
+    def _capacity_view(self) -> CapacityView:
+        capacity, reserved = self._capacity(), self._ledger.reserved
+        kinds = list(self._ledger.kinds.values())
+        counts = {kind: kinds.count(kind) for kind in ("record", "snapshot", "page")}
+        return CapacityView(
+            capacity=capacity,
+            reserved=reserved,
+            free=Amount(
+                max(capacity.cpu - reserved.cpu, 0.0),
+                max(capacity.memory_mb - reserved.memory_mb, 0.0),
+                max(capacity.disk_kb - reserved.disk_kb, 0.0),
+            ),
+            tasks={**counts, "tasks": len(kinds)},
+            limits=self._ledger.limits,
+            waiting=sum(1 for o in self._open.values() if o.child is None),
+            disk_free_mb=round(self._disk_free, 1),
+            claims_stopped=self._stopped_claims,
+        )
+
+    # -- views ----------------------------------------------------------------------
+
+    async def _of_app(self, app_id: str, task_id: str) -> Task:
+        """The row of a task of this app. Raises Rejected `not_found`."""
+        task = await self._services.store.read(records.load, task_id)
+        if task is None or task.app_id != app_id:
+            raise _unknown(task_id)
+        return task
+
+    async def _get(self, message: GetTask) -> TaskView:
+        task = await self._of_app(message.app_id, message.task_id)
+        files, parts = await self._services.store.read(_files_and_parts, task.task_id)
+        entry = self._open.get(task.task_id)
+        working = None
+        if entry is not None and entry.child is not None:
+            try:
+                working = await entry.child.ref.ask(GetWorking(), VIEW_TIMEOUT)
+            except (ActorDown, AskExpired, MailboxFull, Rejected) as error:
+                logger.debug("view_from_row", task_id=task.task_id, error=str(error))
+        return view(task, files, parts, working, entry.waiting_for if entry else "")
+
+    async def _list(self, message: ListTasks) -> TaskPage:
+        rows = await self._services.store.read(
+            records.page,
+            message.app_id,
+            message.before,
+            message.limit + 1,
+            message.state,
+            message.channel,
+        )
+        more = len(rows) > message.limit
+        rows = rows[: message.limit]
+        views = [view(task, files, [], None, "") for task, files in rows]
+        return TaskPage(views, rows[-1][0].number if more else None)
+
+    async def _show(self, message: SetSpotlight) -> None:
+        task = await self._of_app(message.app_id, message.task_id)
+        if task.state.terminal:
+            raise Rejected("conflict", "the task has ended")
+        _kind, wanted = understand(task.cmd, task.payload)
+        if wanted.layout != "spotlight":
+            raise Rejected("conflict", f"the layout is {wanted.layout!r}, not spotlight")
+        fields = dict.fromkeys(("app_id", "task_id", "access_token", "workerUid"), "x")
+        users = [o.user for o in origins(self._services.settings().channels, wanted, fields)]
+        if message.user not in users:
+            raise Rejected("invalid", f"user: {message.user!r} is not on this recording")
+        await self._services.store.write(records.set_spotlight, task.task_id, message.user)
+        entry = self._open.get(task.task_id)
+        if entry is not None:
+            entry.task.spotlight = message.user
+            if entry.child is not None:
+                _tell(entry.child.ref, ShowLarge(message.user))
+
+    async def _delete(self, message: DeleteTask) -> None:
+        task = await self._of_app(message.app_id, message.task_id)
+        if not task.state.terminal:
+            raise Rejected("conflict", "the task has not ended: stop it first")
+        folder = self._services.task_folder(task.task_id).root
+        await trio.to_thread.run_sync(shutil.rmtree, folder, True)
+        await self._services.store.write(records.forget, task.task_id)
+
+
+def _files_and_parts(db: Any, task_id: str) -> tuple[list[Any], list[Any]]:
+    return records.files(db, task_id), records.parts(db, task_id)
+
+
+def _announce(tx: Any, kind: str, data: dict[str, Any]) -> None:
+    tx.emit(kind, "egress/queue", data)
+
+
+def _unknown(task_id: str) -> Rejected:
+    return Rejected("not_found", f"there is no task {task_id[:80]!r}")
+
+
+def _tell(ref: AnyRef, message: EndRecording | ShowLarge) -> None:
+    try:
+        ref.tell(message)
+    except (ActorDown, MailboxFull) as error:
+        # A worker that is gone: the row says what is wanted, and the next one reads it.
+        logger.info("worker_not_told", path=ref.path, error=str(error))

@@ -1,0 +1,495 @@
+"""Tasks, their parts and files in the database. All SQL of this kind is here.
+
+Whoever works on a task shows its lease with every write (`actors/lease.py`); a late worker's is
+refused and changes nothing.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import sqlite_utils
+from sqlite_utils import Migrations
+
+from actors import lease as leases
+from actors.egress.finish import Made
+from actors.egress.machine import Input, State, step
+from actors.egress.request import Kind
+from actors.lease import Lease
+from supervisor.errors import Rejected
+from supervisor.event import timestamp
+from supervisor.transaction import Reading, Row, Transaction
+
+migrations = Migrations("egress")
+KIND = "egress"
+
+
+@migrations(name="0001_egress")
+def _egress(db: sqlite_utils.Database) -> None:
+    db.execute(
+        """
+        CREATE TABLE egress_tasks (
+            task_id TEXT PRIMARY KEY,
+            number INTEGER NOT NULL,
+            app_id TEXT NOT NULL,
+            request_id TEXT NOT NULL,
+            body_hash TEXT NOT NULL,
+            cmd TEXT NOT NULL,
+            kind TEXT NOT NULL,
+            channel TEXT NOT NULL,
+            state TEXT NOT NULL,
+            action TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            message TEXT NOT NULL,
+            payload TEXT NOT NULL,
+            shown TEXT NOT NULL,
+            worker_id TEXT NOT NULL,
+            retry_count INTEGER NOT NULL,
+            claims INTEGER NOT NULL,
+            spotlight TEXT NOT NULL,
+            created_at TEXT NOT NULL,
+            enqueued_at REAL NOT NULL,
+            processed_at TEXT,
+            completed_at TEXT
+        )
+        """
+    )
+    db.execute("CREATE INDEX egress_requests ON egress_tasks (app_id, request_id, number)")
+    db.execute("CREATE INDEX egress_numbers ON egress_tasks (app_id, number)")
+    # Only what is not over is looked for at the start, however many tasks there once were.
+    db.execute(
+        "CREATE INDEX egress_open ON egress_tasks (number)"
+        " WHERE state IN ('ENQUEUED', 'PROCESSING', 'STOPPING')"
+    )
+    db.execute("CREATE INDEX egress_completed ON egress_tasks (completed_at)")
+    db.execute(
+        """
+        CREATE TABLE egress_parts (
+            task_id TEXT NOT NULL,
+            part INTEGER NOT NULL,
+            fence INTEGER NOT NULL,
+            started TEXT NOT NULL,
+            ended TEXT,
+            seconds REAL NOT NULL,
+            reason TEXT NOT NULL,
+            PRIMARY KEY (task_id, part)
+        )
+        """
+    )
+    db.execute(
+        """
+        CREATE TABLE egress_files (
+            task_id TEXT NOT NULL,
+            name TEXT NOT NULL,
+            format TEXT NOT NULL,
+            user TEXT NOT NULL,
+            bytes INTEGER NOT NULL,
+            seconds REAL NOT NULL,
+            state TEXT NOT NULL,
+            location TEXT NOT NULL,
+            created TEXT NOT NULL,
+            PRIMARY KEY (task_id, name)
+        )
+        """
+    )
+
+
+class Task(msgspec.Struct):
+    """One task. `payload` has its secrets, `shown` has not; `enqueued_at` by the lease's clock."""
+
+    task_id: str
+    number: int
+    app_id: str
+    request_id: str
+    body_hash: str
+    cmd: str
+    kind: Kind
+    channel: str
+    state: State
+    action: str
+    reason: str
+    message: str
+    payload: dict[str, Any]
+    shown: dict[str, Any]
+    worker_id: str
+    retry_count: int
+    claims: int
+    spotlight: str
+    created_at: str
+    enqueued_at: float
+    processed_at: str | None
+    completed_at: str | None
+
+
+class File(msgspec.Struct, frozen=True):
+    """A file of a task. `state`: `complete`, `uploaded` or `deleted`; `location` where it is."""
+
+    name: str
+    format: str
+    user: str
+    bytes: int
+    seconds: float
+    state: str
+    location: str
+
+
+class PartRow(msgspec.Struct, frozen=True):
+    """A part of a task, in order."""
+
+    part: int
+    started: str
+    ended: str | None
+    seconds: float
+    reason: str
+
+
+_COLUMNS = ", ".join(Task.__struct_fields__)
+_encode = msgspec.json.encode
+
+
+def _task(row: Row) -> Task:
+    found = Task(*row)
+    found.kind, found.state = Kind(row[6]), State(row[8])
+    found.payload, found.shown = msgspec.json.decode(row[12]), msgspec.json.decode(row[13])
+    return found
+
+
+def _row(task: Task) -> tuple[Any, ...]:
+    values = []
+    for name in Task.__struct_fields__:
+        value = getattr(task, name)
+        if isinstance(value, Kind | State):
+            value = value.value
+        elif isinstance(value, dict):
+            value = _encode(value).decode()
+        values.append(value)
+    return tuple(values)
+
+
+_MARKS = ", ".join("?" for _ in Task.__struct_fields__)
+_UPDATES = ", ".join(f"{c} = excluded.{c}" for c in Task.__struct_fields__[1:])
+_SAVE = (
+    f"INSERT INTO egress_tasks ({_COLUMNS}) VALUES ({_MARKS})"  # noqa: S608 - constants
+    f" ON CONFLICT (task_id) DO UPDATE SET {_UPDATES}"
+)
+
+
+def save(tx: Transaction, task: Task) -> None:
+    """Insert or replace a task's row."""
+    tx.execute(_SAVE, _row(task))
+
+
+# -- events: what a webhook of contracts/DECISIONS.md is made of ---------------------
+
+
+def tell(tx: Transaction, task: Task) -> int:
+    """Say which state a task is in now; the event's number."""
+    data = {
+        "task_id": task.task_id,
+        "request_id": task.request_id,
+        "app_id": task.app_id,
+        "cmd": task.cmd,
+        "action": task.action,
+        "channel": task.channel,
+        "state": task.state.value,
+        "reason": task.reason,
+        "message": task.message,
+        "worker_id": task.worker_id,
+        "payload": {**task.shown, "files": [f.name for f in files(tx, task.task_id)]},
+        "created_at": task.created_at,
+        "processed_at": task.processed_at,
+        "completed_at": task.completed_at,
+        "retry_count": task.retry_count,
+        "timestamp": timestamp(),
+    }
+    return tx.emit(f"egress.{task.state.value.lower()}", f"egress/{task.task_id}", data)
+
+
+def note(tx: Transaction, task_id: str, told: list[tuple[str, dict[str, Any]]]) -> None:
+    """Events of a task that change nothing that is kept."""
+    for kind, data in told:
+        tx.emit(f"egress.{kind}", f"egress/{task_id}", data)
+
+
+# -- a task's way -----------------------------------------------------------------
+
+
+def submit(tx: Transaction, task: Task, since: str) -> tuple[Task, bool]:
+    """Keep a new task; (it, True). The one of the same request, if there is one: (that, False).
+
+    A request is remembered while its task is open and for some time after (`since`).
+    Raises Rejected `conflict` where the same request id comes with another body.
+    """
+    row = tx.one(
+        f"SELECT {_COLUMNS} FROM egress_tasks WHERE app_id = ? AND request_id = ?"  # noqa: S608
+        " AND (completed_at IS NULL OR completed_at >= ?) ORDER BY number DESC LIMIT 1",
+        (task.app_id, task.request_id, since),
+    )
+    if row is not None:
+        before = _task(row)
+        if before.body_hash != task.body_hash:
+            raise Rejected(
+                "conflict", f"request_id {task.request_id!r} was used for another start already"
+            )
+        return before, False
+    task.number = tx.head + 1  # the number of the event that tells of it: rising, and its own
+    save(tx, task)
+    tell(tx, task)
+    return task, True
+
+
+def claim(
+    tx: Transaction, task_ids: list[str], node: str, boot: int, now: float, seconds: float
+) -> list[tuple[Task, Lease]]:
+    """Take the leases of tasks; those that came to be PROCESSING (or go on STOPPING) by it."""
+    claimed = []
+    for task_id in task_ids:
+        task = load(tx, task_id)
+        if task is None or task.state.terminal:
+            continue
+        lease = leases.take(tx, KIND, task_id, node, boot, now, seconds)
+        if lease is None:
+            continue
+        before = task.state
+        task.state = step(before, Input.CLAIM, task.retry_count, 0).state
+        task.worker_id = f"{node}/{boot}/{lease.fence}"
+        task.claims += 1
+        if before is State.ENQUEUED:
+            task.action = "start"
+            task.processed_at = task.processed_at or timestamp()
+        save(tx, task)
+        if before is State.ENQUEUED:
+            tell(tx, task)
+        claimed.append((task, lease))
+    return claimed
+
+
+def ask_to_stop(tx: Transaction, task_id: str) -> Task | None:
+    """Somebody wants it to end; the task as it is then. One that has ended stays as it is."""
+    task = load(tx, task_id)
+    if task is None or task.state.terminal:
+        return task
+    taken = step(task.state, Input.STOP, task.retry_count, 0)
+    if taken.state is task.state:
+        return task
+    _become(tx, task, taken.state, taken.reason, "stopped before it was claimed", action="stop")
+    return task
+
+
+def time_out(tx: Transaction, task_ids: list[str], seconds: float) -> list[Task]:
+    """Nobody claimed them in time."""
+    ended = []
+    for task_id in task_ids:
+        task = load(tx, task_id)
+        if task is not None and task.state is State.ENQUEUED:
+            taken = step(task.state, Input.AGED, task.retry_count, 0)
+            _become(tx, task, taken.state, taken.reason, f"not claimed within {seconds:g} s")
+            ended.append(task)
+    return ended
+
+
+def lost(tx: Transaction, task_id: str, limit: int, why: str, now: float) -> Task | None:
+    """Its worker is gone: back into the queue, or FAILED when that was too often."""
+    leases.end(tx, KIND, task_id)
+    task = load(tx, task_id)
+    if task is None or task.state.terminal or task.state is State.ENQUEUED:
+        return task
+    taken = step(task.state, Input.LOST, task.retry_count, limit)
+    task.retry_count = taken.retries
+    task.enqueued_at = now
+    _become(tx, task, taken.state, taken.reason, why)
+    return task
+
+
+def end(
+    tx: Transaction,
+    lease: Lease,
+    what: Input,
+    reason: str,
+    message: str,
+    made: list[Made],
+    now: float,
+) -> Task:
+    """A worker is through: DONE or FAIL, with the files it made. Raises LeaseLost."""
+    leases.hold(tx, lease, now)
+    task = load(tx, lease.id)
+    assert task is not None
+    add_files(tx, task.task_id, made)
+    taken = step(task.state, what, task.retry_count, 0, reason)
+    _become(tx, task, taken.state, taken.reason, message)
+    leases.release(tx, lease)
+    return task
+
+
+def healthy(tx: Transaction, lease: Lease, now: float) -> None:
+    """Its worker records well: what was lost before counts no longer. Raises LeaseLost."""
+    leases.hold(tx, lease, now)
+    tx.execute("UPDATE egress_tasks SET retry_count = 0 WHERE task_id = ?", (lease.id,))
+
+
+def _become(
+    tx: Transaction, task: Task, state: State, reason: str, message: str, action: str = ""
+) -> None:
+    changed = state is not task.state
+    task.state, task.reason = state, reason
+    task.action = action or task.action
+    task.message = message if state is not State.STOPPING else ""
+    if state.terminal:
+        task.completed_at = timestamp()
+        # What it was started with is not needed any more, and may hold secrets.
+        task.payload = {}
+    save(tx, task)
+    if changed:
+        tell(tx, task)
+
+
+# -- parts and files ---------------------------------------------------------------
+
+
+def begin_part(tx: Transaction, lease: Lease, now: float) -> int:
+    """A new part of a task; its number. Raises LeaseLost."""
+    leases.hold(tx, lease, now)
+    number = int(
+        tx.value("SELECT coalesce(max(part), 0) FROM egress_parts WHERE task_id = ?", (lease.id,))
+    )
+    tx.execute(
+        "INSERT INTO egress_parts (task_id, part, fence, started, seconds, reason)"
+        " VALUES (?, ?, ?, ?, 0, '')",
+        (lease.id, number + 1, lease.fence, timestamp()),
+    )
+    tx.emit("egress.part_started", f"egress/{lease.id}", {"part": number + 1})
+    return number + 1
+
+
+def end_part(
+    tx: Transaction, lease: Lease, part: int, seconds: float, reason: str, now: float
+) -> None:
+    """A part has ended. Raises LeaseLost."""
+    leases.hold(tx, lease, now)
+    tx.execute(
+        "UPDATE egress_parts SET ended = ?, seconds = ?, reason = ? WHERE task_id = ? AND part = ?",
+        (timestamp(), seconds, reason, lease.id, part),
+    )
+    data = {"part": part, "seconds": round(seconds, 3), "reason": reason}
+    tx.emit("egress.part_ended", f"egress/{lease.id}", data)
+
+
+def parts(db: Reading, task_id: str) -> list[PartRow]:
+    """A task's parts, in order."""
+    rows = db.all(
+        "SELECT part, started, ended, seconds, reason FROM egress_parts WHERE task_id = ?"
+        " ORDER BY part",
+        (task_id,),
+    )
+    return [PartRow(*row) for row in rows]
+
+
+def add_files(tx: Transaction, task_id: str, made: list[Made]) -> None:
+    """Files that are complete. The same again, after a crash, changes nothing more."""
+    for file in made:
+        known = tx.one(
+            "SELECT 1 FROM egress_files WHERE task_id = ? AND name = ?", (task_id, file.name)
+        )
+        tx.execute(
+            "INSERT INTO egress_files"
+            " (task_id, name, format, user, bytes, seconds, state, location, created)"
+            " VALUES (?, ?, ?, ?, ?, ?, 'complete', 'local', ?)"
+            " ON CONFLICT (task_id, name) DO UPDATE SET bytes = excluded.bytes,"
+            " seconds = excluded.seconds",
+            (
+                task_id,
+                file.name,
+                file.format,
+                file.user,
+                file.bytes,
+                file.seconds,
+                timestamp(),
+            ),
+        )
+        if known is None and file.format != "jpg":
+            data = {"file": file.name, "format": file.format, "bytes": file.bytes}
+            data["seconds"] = round(file.seconds, 3)
+            tx.emit("egress.file", f"egress/{task_id}", data)
+    pictures = sum(1 for file in made if file.format == "jpg")
+    if pictures:
+        # One for all: there may be many thousands.
+        tx.emit("egress.pictures", f"egress/{task_id}", {"count": pictures})
+
+
+def files(db: Reading, task_id: str) -> list[File]:
+    """A task's files, oldest first."""
+    rows = db.all(
+        "SELECT name, format, user, bytes, seconds, state, location FROM egress_files"
+        " WHERE task_id = ? ORDER BY created, name LIMIT 10000",
+        (task_id,),
+    )
+    return [File(*row) for row in rows]
+
+
+# -- reading ------------------------------------------------------------------------
+
+
+def load(db: Reading, task_id: str) -> Task | None:
+    """A task's row."""
+    row = db.one(f"SELECT {_COLUMNS} FROM egress_tasks WHERE task_id = ?", (task_id,))  # noqa: S608
+    return None if row is None else _task(row)
+
+
+def still_open(db: Reading) -> list[Task]:
+    """All that have not ended, in the order they came."""
+    rows = db.all(
+        f"SELECT {_COLUMNS} FROM egress_tasks"  # noqa: S608
+        " WHERE state IN ('ENQUEUED', 'PROCESSING', 'STOPPING') ORDER BY number"
+    )
+    return [_task(row) for row in rows]
+
+
+def page(
+    db: Reading, app_id: str, before: int, limit: int, state: str | None, channel: str | None
+) -> list[tuple[Task, list[File]]]:
+    """Tasks with a number below `before`, the newest first, with their files."""
+    where, values = "app_id = ? AND number < ?", [app_id, before]
+    if state is not None:
+        where, values = where + " AND state = ?", [*values, state]
+    if channel is not None:
+        where, values = where + " AND channel = ?", [*values, channel]
+    rows = db.all(
+        f"SELECT {_COLUMNS} FROM egress_tasks WHERE {where}"  # noqa: S608
+        " ORDER BY number DESC LIMIT ?",
+        (*values, limit),
+    )
+    return [(task, files(db, task.task_id)) for task in map(_task, rows)]
+
+
+def set_spotlight(tx: Transaction, task_id: str, user: str) -> None:
+    """Who is the large one, also after a restart."""
+    tx.execute("UPDATE egress_tasks SET spotlight = ? WHERE task_id = ?", (user, task_id))
+    tx.emit("egress.spotlight", f"egress/{task_id}", {"user": user})
+
+
+def forget(tx: Transaction, task_id: str) -> None:
+    """A task that has ended goes, with all that is known of it; its folder is the caller's."""
+    for table in ("egress_tasks", "egress_parts", "egress_files"):
+        tx.execute(f"DELETE FROM {table} WHERE task_id = ?", (task_id,))  # noqa: S608
+    leases.forget(tx, KIND, task_id)
+    tx.emit("egress.deleted", f"egress/{task_id}", {})
+
+
+def forget_old(folder: Path) -> Callable[[Transaction, str, int], int]:
+    """A rule that deletes tasks that ended before a time, with their files below `folder`."""
+
+    def forget_some(tx: Transaction, before: str, limit: int) -> int:
+        rows = tx.all(
+            "SELECT task_id FROM egress_tasks WHERE completed_at < ? ORDER BY completed_at LIMIT ?",
+            (before, limit),
+        )
+        for (task_id,) in rows:
+            shutil.rmtree(folder / task_id, ignore_errors=True)
+            forget(tx, task_id)
+        return len(rows)
+
+    return forget_some

@@ -1,0 +1,39 @@
+"""What the queue and all workers share, given to each at its start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from actors.egress.feed import Tail
+from actors.egress.messages import QueueMessage
+from actors.egress.tracks import Folder
+from actors.lease import Clock
+from config.model import Egress
+from supervisor.orphans import Registry
+from supervisor.ref import Ref
+from supervisor.store import Store
+
+
+@dataclass(slots=True)
+class Services:
+    """`settings` gives the configuration in force now; `node` and `boot` name this run of it.
+
+    `remembered` is how long a request's id stands for its task, in hours.
+    """
+
+    store: Store
+    registry: Registry
+    settings: Callable[[], Egress]
+    remembered: Callable[[], float]
+    folder: Path
+    node: str
+    boot: int
+    clock: Clock
+    tail: Tail
+    queue: Ref[QueueMessage]
+
+    def task_folder(self, task_id: str) -> Folder:
+        """Where a task's files are."""
+        return Folder((self.folder / "egress" / task_id).absolute())
