@@ -8,12 +8,14 @@ kept in a bounded ring of lines; it ends by TERM, then KILL; and it never outliv
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 import subprocess
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict
 
 import trio
 
@@ -37,6 +39,8 @@ class Command:
     owner: str = ""
     # Keep a pipe to its standard input (see `Process.send`); otherwise it reads nothing.
     stdin: bool = False
+    # Run as this user of the system, with its group and no others; only root can. None: as we are.
+    user: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,8 @@ class Process:
     async def run(self, task_status: trio.TaskStatus[Process] = trio.TASK_STATUS_IGNORED) -> Exit:
         """Run it to its end: `process = await nursery.start(process.run)`.
 
-        Raises OSError when it cannot be started. Cancelled, it kills the group first.
+        Raises OSError when it cannot be started, KeyError when there is no such user. Cancelled,
+        it kills the group first.
         """
         env = {**_base_environment(), **self.command.env, **self._registry.environment()}
         with trio.CancelScope(shield=True):
@@ -95,6 +100,7 @@ class Process:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE if self._on_error_line else subprocess.STDOUT,
                 start_new_session=True,
+                **_as_user(self.command.user),
             )
         self.pid = process.pid
         self.started = self._registry.add(self.pid, self.command.owner)
@@ -233,6 +239,21 @@ def group_usage(groups: set[int]) -> dict[int, Usage]:
                 before.processes + 1,
             )
     return found
+
+
+class _Identity(TypedDict, total=False):
+    """How subprocess.Popen is told of another user."""
+
+    user: int
+    group: int
+    extra_groups: list[int]
+
+
+def _as_user(name: str | None) -> _Identity:
+    if name is None:
+        return {}
+    found = pwd.getpwnam(name)
+    return {"user": found.pw_uid, "group": found.pw_gid, "extra_groups": []}
 
 
 def _base_environment() -> dict[str, str]:

@@ -83,6 +83,23 @@ async def test_it_gets_what_it_needs_of_the_environment_its_own_and_the_marker(
     assert not any("SIP_PASSWORD" in line for line in words.lines)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+async def test_it_may_run_as_another_user_with_nothing_of_ours(nursery: trio.Nursery) -> None:
+    with trio.fail_after(10):
+        process, words = await run(nursery, "id -un; id -Gn; exec sleep 300", user="nobody")
+        await words.starting("nogroup")
+        assert words.lines == ["nobody", "nogroup"]
+        ended = await process.stop(grace=5.0)
+    assert ended == Exit(-signal.SIGTERM, asked=True)
+
+
+async def test_a_user_that_there_is_not_is_told(nursery: trio.Nursery) -> None:
+    of = registry()
+    with trio.fail_after(10), pytest.raises(KeyError, match="no-such-user"):
+        await nursery.start(Process(Command(["true"], user="no-such-user"), of).run)
+    assert of.groups == {}
+
+
 async def test_a_program_that_is_not_there_is_an_os_error_and_leaves_nothing(
     nursery: trio.Nursery, tmp_path: Path
 ) -> None:

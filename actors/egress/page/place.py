@@ -1,0 +1,103 @@
+"""Where the processes of a page keep their things for as long as it lasts, and as whom they run.
+
+Not in the state folder: that is closed to everybody else, so also to the user that a page runs as,
+and the address of a socket may have no more than 107 bytes. `page` in the folder of the recording
+is a link to it, by which is found what a killed appliance left.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from supervisor.log import logger
+
+PREFIX = "switchboard-page-"
+LINK = "page"
+USER = "nobody"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A private folder, and the user that owns it (None: ourselves)."""
+
+    folder: Path
+    link: Path
+    user: str | None
+
+    @property
+    def variable(self) -> tuple[str, str]:
+        """In the environment of every process of this page: what is left of it is found by that."""
+        return "SWITCHBOARD_PAGE", str(self.folder)
+
+    @property
+    def runs_as_root(self) -> bool:
+        """There is nobody else to run as."""
+        return self.user is None and os.geteuid() == 0
+
+    def path(self, name: str) -> Path:
+        """Of something in it."""
+        return self.folder / name
+
+    def write(self, name: str, data: bytes) -> Path:
+        """A file that only the user of the page can read."""
+        path = self.folder / name
+        path.write_bytes(data)
+        path.chmod(0o600)
+        self._give(path)
+        return path
+
+    def make(self, name: str) -> Path:
+        """A folder below, with all on the way to it."""
+        path = self.folder
+        for part in Path(name).parts:
+            path /= part
+            if not path.exists():
+                path.mkdir(mode=0o700)
+                self._give(path)
+        return path
+
+    def _give(self, path: Path) -> None:
+        if self.user is not None:
+            owner = pwd.getpwnam(self.user)
+            os.chown(path, owner.pw_uid, owner.pw_gid)
+
+
+def prepare(folder: Path) -> Place:
+    """Make the private folder of a page of this recording. Blocking. Raises OSError."""
+    remove_leftovers(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    private = Path(tempfile.mkdtemp(prefix=PREFIX))
+    link = folder / LINK
+    link.symlink_to(private)
+    return Place(private, link, _give_away(private))
+
+
+def _give_away(private: Path) -> str | None:
+    """To the unprivileged user, if we are root and there is one that we can become."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        owner = pwd.getpwnam(USER)
+        os.chown(private, owner.pw_uid, owner.pw_gid)
+    except (KeyError, OSError) as error:
+        # In a namespace in which only root has a number, for example.
+        logger.warning("page_runs_as_root", reason=str(error))
+        return None
+    return USER
+
+
+def remove_leftovers(folder: Path) -> None:
+    """What a page of this recording has left, of a killed appliance too. Blocking."""
+    link = folder / LINK
+    if not link.is_symlink():
+        return
+    private = link.readlink()
+    if private.name.startswith(PREFIX) and private.parent == Path(tempfile.gettempdir()):
+        # Never through a link: its owner may be the user that shows strangers' pages.
+        shutil.rmtree(private, ignore_errors=True)
+    link.unlink(missing_ok=True)

@@ -1,0 +1,337 @@
+"""One page in one browser: brings it up and answers for whoever would sit before it.
+
+Everything it fetches is asked about at the browser's own target, so that frames, workers and
+service workers of other origins are included. Dialogs are dismissed, windows closed, downloads and
+permissions denied, passwords refused. Console and errors are told of the page itself and its
+frames of the same site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TypeVar
+
+import msgspec
+import trio
+
+from actors.egress.page import protocol as cdp
+from actors.egress.page.devtools import CommandFailed, DevTools, DevToolsLost, NoAnswer, Params
+from actors.egress.page.gate import Gate
+from actors.egress.page.request import PageRequest, cut, public, told
+from actors.egress.page.told import Told
+from actors.egress.page.verdict import Verdict
+
+READY = "switchboard:ready"
+END = "switchboard:end"
+
+PING_EVERY = 3.0
+# A browser that says nothing for so long hangs; a page may be busy for longer.
+PING_TIMEOUT = 5.0
+PAGE_PING_TIMEOUT = 30.0
+
+# More console messages than this in a second, and the console is not listened to for the rest of
+# it. The browser keeps the newest thousand and gives them afterwards.
+CONSOLE_BURST = 200
+CONSOLE_PAUSE = 1.0
+
+_BINDING = "__switchboardClose"
+# A page may close only windows that it opened; ours, and it is over.
+_CLOSE = f"if (window === window.top) window.close = () => {_BINDING}('');"
+
+_WORDS = {
+    "net::ERR_BLOCKED_BY_CLIENT": "the allow list does not have it",
+    "net::ERR_TOO_MANY_REDIRECTS": "it redirects in a circle",
+    "net::ERR_EMPTY_RESPONSE": "it answered nothing",
+    "net::ERR_CONNECTION_RESET": "it reset the connection",
+}
+
+T = TypeVar("T")
+
+
+def _read(raw: msgspec.Raw, kind: type[T]) -> T:
+    return msgspec.json.decode(raw, type=kind)
+
+
+class Visit:
+    """Made before the connection is there; `open` shows the page, `watch` looks after it."""
+
+    def __init__(self, wanted: PageRequest, gate: Gate, tell: Told, verdict: Verdict) -> None:
+        self._wanted = wanted
+        self._gate = gate
+        self._tell = tell
+        self._verdict = verdict
+        self._browser: DevTools
+        self._main = ""
+        self._session = ""
+        self._status = 0
+        self._shown = False
+        self._parsed = False
+        self._ready = trio.Event()
+        self._console_count = 0
+        self._console_off = False
+        self._console_seen = 0.0
+        self._handlers: dict[str, Callable[[msgspec.Raw], Awaitable[None]]] = {
+            "Fetch.requestPaused": self._request_paused,
+            "Fetch.authRequired": self._auth_required,
+            "Runtime.consoleAPICalled": self._console_called,
+            "Runtime.exceptionThrown": self._exception_thrown,
+            "Runtime.bindingCalled": self._binding_called,
+            "Log.entryAdded": self._entry_added,
+            "Page.javascriptDialogOpening": self._dialog,
+            "Page.windowOpen": self._window_open,
+            "Page.frameNavigated": self._frame_navigated,
+            "Page.domContentEventFired": self._dom_content,
+            "Page.loadEventFired": self._loaded,
+            "Target.targetCreated": self._target_created,
+            "Target.targetDestroyed": self._target_destroyed,
+            "Target.targetCrashed": self._target_crashed,
+            "Browser.downloadWillBegin": self._download,
+        }
+
+    # -- bringing it up -----------------------------------------------------------
+
+    async def open(self, browser: DevTools) -> None:
+        """Return when it is ready. Raises CommandFailed, DevToolsLost, TooSlowError."""
+        self._browser = browser
+        await self._attach()
+        with trio.move_on_after(self._wanted.ready_timeout) as waiting:
+            answer = await browser.command(
+                "Page.navigate",
+                cdp.Navigated,
+                {"url": self._wanted.url},
+                self._session,
+                timeout=self._wanted.ready_timeout + PING_TIMEOUT,
+            )
+            if answer.error_text:
+                self._verdict.lost(self._failed(self._wanted.url, answer))
+            await self._ready.wait()
+        if waiting.cancelled_caught:
+            self._not_ready_in_time()
+
+    async def _attach(self) -> None:
+        browser = self._browser
+        targets = await browser.command("Target.getTargets", cdp.Targets)
+        self._main = next(one.target_id for one in targets.target_infos if one.type == "page")
+        attached = await browser.command(
+            "Target.attachToTarget", cdp.Attached, {"targetId": self._main, "flatten": True}
+        )
+        self._session = attached.session_id
+        to_browser: list[tuple[str, dict[str, object]]] = [
+            ("Fetch.enable", {"patterns": _PATTERNS, "handleAuthRequests": True}),
+            ("Target.setDiscoverTargets", {"discover": True}),
+            ("Browser.setDownloadBehavior", {"behavior": "deny", "eventsEnabled": True}),
+            # None granted is all denied.
+            ("Browser.grantPermissions", {"permissions": []}),
+        ]
+        to_page: list[tuple[str, dict[str, object]]] = [
+            ("Page.enable", {}),
+            ("Runtime.enable", {}),
+            ("Log.enable", {}),
+            ("Page.setInterceptFileChooserDialog", {"enabled": True}),
+            ("Runtime.addBinding", {"name": _BINDING}),
+            ("Page.addScriptToEvaluateOnNewDocument", {"source": _CLOSE}),
+        ]
+        for method, params in to_browser:
+            await browser.command(method, cdp.Nothing, params)
+        for method, params in to_page:
+            await browser.command(method, cdp.Nothing, params, self._session)
+
+    def _failed(self, url: str, answer: cdp.Navigated) -> str:
+        if answer.is_download:
+            return f"{public(url)} is a download, not a page"
+        why = _WORDS.get(answer.error_text)
+        if why is None and "SOCKS" in answer.error_text:
+            why = self._gate.why(url)
+        if why is None and answer.error_text == "net::ERR_ABORTED":
+            why = "it gives no page"
+        return f"{public(url)} cannot be shown: {why or answer.error_text}"
+
+    def _not_ready_in_time(self) -> None:
+        within = f"within {self._wanted.ready_timeout:g} s"
+        if self._wanted.ready == "console":
+            self._verdict.lost(f"the page did not write {READY} to its console {within}")
+        elif not self._parsed:
+            self._verdict.lost(f"the page was not loaded {within}")
+        else:
+            self._tell("slow", text=f"not everything of the page was loaded {within}")
+
+    # -- looking after it -----------------------------------------------------------
+
+    async def watch(self) -> None:
+        """Find a browser or a page that hangs; until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._tick)
+            nursery.start_soon(self._ping_browser)
+            nursery.start_soon(self._ping_page)
+
+    async def _ping_browser(self) -> None:
+        await self._ping("the browser", "Browser.getVersion", {}, "", PING_TIMEOUT)
+
+    async def _ping_page(self) -> None:
+        expression = {"expression": "1"}
+        await self._ping(
+            "the page", "Runtime.evaluate", expression, self._session, PAGE_PING_TIMEOUT
+        )
+
+    async def _ping(
+        self, who: str, method: str, params: Params, session: str, timeout: float
+    ) -> None:
+        while True:
+            await trio.sleep(PING_EVERY)
+            try:
+                await self._browser.command(method, cdp.Nothing, params, session, timeout)
+            except NoAnswer:
+                self._verdict.lost(f"{who} hangs: it did not answer for {timeout:g} s")
+                return
+            except CommandFailed:
+                # It is between two documents; it did answer.
+                continue
+            except DevToolsLost:
+                # Whoever reads the connection says so.
+                return
+
+    async def _tick(self) -> None:
+        while True:
+            await trio.sleep(CONSOLE_PAUSE)
+            self._tell.flush()
+            self._console_count = 0
+            if self._console_off:
+                self._console_off = False
+                await self._post("Runtime.enable", {}, self._session)
+
+    async def _post(self, method: str, params: Params, session: str = "") -> None:
+        """Send a command that may come too late."""
+        with suppress(DevToolsLost):
+            # Whoever reads the connection says so.
+            await self._browser.post(method, params, session)
+
+    # -- what happens to it ----------------------------------------------------------
+
+    async def on_event(self, _session: str, method: str, params: msgspec.Raw) -> None:
+        """An event of the connection."""
+        handler = self._handlers.get(method)
+        if handler is not None:
+            await handler(params)
+
+    async def _request_paused(self, raw: msgspec.Raw) -> None:
+        paused = _read(raw, cdp.RequestPaused)
+        main = paused.resource_type == "Document" and paused.frame_id == self._main
+        url = paused.request.url
+        if paused.response_status_code is not None or paused.response_error_reason is not None:
+            if main:
+                self._answered(url, paused.response_status_code or 0)
+        elif not self._gate.admits(url):
+            self._tell("blocked", url=public(url), type=paused.resource_type)
+            # Aborted, the page that is shown stays; otherwise there would be one that tells of it.
+            reason = "Aborted" if main and self._shown else "BlockedByClient"
+            failed = {"requestId": paused.request_id, "errorReason": reason}
+            await self._post("Fetch.failRequest", failed)
+            return
+        await self._post("Fetch.continueRequest", {"requestId": paused.request_id})
+
+    def _answered(self, url: str, status: int) -> None:
+        if status < 400:
+            return
+        if self._ready.is_set():
+            self._tell("error", text=f"{public(url)} answered with status {status}")
+        else:
+            self._verdict.lost(f"{public(url)} answered with status {status}")
+
+    async def _auth_required(self, raw: msgspec.Raw) -> None:
+        number = _read(raw, cdp.AuthRequired).request_id
+        response = {"requestId": number, "authChallengeResponse": {"response": "CancelAuth"}}
+        await self._post("Fetch.continueWithAuth", response)
+
+    async def _console_called(self, raw: msgspec.Raw) -> None:
+        called = _read(raw, cdp.ConsoleCalled)
+        if called.timestamp < self._console_seen:
+            # Seen before the console was not listened to for a while.
+            return
+        self._console_seen = called.timestamp
+        first = called.args[0].text().strip() if called.args else ""
+        word, _, rest = first.partition(" ")
+        if word == READY and self._wanted.ready == "console":
+            self._ready.set()
+        elif word == END:
+            self._over("the page said so" + (f": {told(rest)}" if rest else ""))
+        text = " ".join(one.text()[:1000] for one in called.args)
+        self._tell("console", level=called.type, text=told(text))
+        self._console_count += 1
+        if self._console_count == CONSOLE_BURST:
+            self._console_off = True
+            await self._post("Runtime.disable", {}, self._session)
+
+    def _over(self, reason: str) -> None:
+        if self._ready.is_set():
+            self._verdict.over(reason)
+        else:
+            self._verdict.lost(f"over before it was ready: {reason}")
+
+    async def _exception_thrown(self, raw: msgspec.Raw) -> None:
+        details = _read(raw, cdp.ExceptionThrown).exception_details
+        text = details.exception.text() if details.exception is not None else details.text
+        self._tell("error", text=told(text), url=public(details.url))
+
+    async def _binding_called(self, raw: msgspec.Raw) -> None:
+        if _read(raw, cdp.BindingCalled).name == _BINDING:
+            self._over("the page closed its window")
+
+    async def _entry_added(self, raw: msgspec.Raw) -> None:
+        entry = _read(raw, cdp.EntryAdded).entry
+        if entry.level == "error":
+            self._tell("error", text=told(entry.text), url=public(entry.url))
+
+    async def _dialog(self, raw: msgspec.Raw) -> None:
+        dialog = _read(raw, cdp.Dialog)
+        self._tell("dialog", type=dialog.type, text=told(dialog.message))
+        # It wants to go elsewhere and asks whether it may: it may, if the allow list says so.
+        accept = dialog.type == "beforeunload"
+        await self._post("Page.handleJavaScriptDialog", {"accept": accept}, self._session)
+
+    async def _window_open(self, raw: msgspec.Raw) -> None:
+        self._tell("window", url=public(_read(raw, cdp.WindowOpen).url))
+
+    async def _frame_navigated(self, raw: msgspec.Raw) -> None:
+        frame = _read(raw, cdp.FrameNavigated).frame
+        if frame.parent_id:
+            return
+        if frame.unreachable_url and self._ready.is_set():
+            why = self._gate.why(frame.unreachable_url) or "it cannot be shown"
+            self._verdict.lost(f"the page went to {public(frame.unreachable_url)}: {why}")
+        self._shown = frame.url != "about:blank"
+        self._parsed = False
+
+    async def _dom_content(self, _raw: msgspec.Raw) -> None:
+        self._parsed = self._shown
+
+    async def _loaded(self, _raw: msgspec.Raw) -> None:
+        if self._shown and self._wanted.ready == "load":
+            self._ready.set()
+
+    async def _target_created(self, raw: msgspec.Raw) -> None:
+        info = _read(raw, cdp.TargetCreated).target_info
+        if info.type == "page" and info.target_id != self._main:
+            self._tell("window", url=public(info.url))
+            await self._post("Target.closeTarget", {"targetId": info.target_id})
+
+    async def _target_destroyed(self, raw: msgspec.Raw) -> None:
+        if _read(raw, cdp.TargetDestroyed).target_id == self._main:
+            self._over("the page closed its window")
+
+    async def _target_crashed(self, raw: msgspec.Raw) -> None:
+        crashed = _read(raw, cdp.TargetCrashed)
+        if crashed.target_id == self._main:
+            self._verdict.lost(f"the page crashed ({cut(crashed.status) or 'no reason given'})")
+        else:
+            self._tell("crash", url="", text=cut(crashed.status))
+
+    async def _download(self, raw: msgspec.Raw) -> None:
+        self._tell("download", url=public(_read(raw, cdp.DownloadBegins).url))
+
+
+_PATTERNS = [
+    {"urlPattern": "*", "requestStage": "Request"},
+    # For the status of the page itself.
+    {"urlPattern": "*", "resourceType": "Document", "requestStage": "Response"},
+]
