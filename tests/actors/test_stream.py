@@ -5,31 +5,57 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.gateway import stream
-from actors.gateway.recording import Format
+from actors.gateway.recording import HEADER, Format
 from config.model import Stream
 from supervisor.errors import Rejected
+from supervisor.process import Command, Process
+from tests.supervisor.procs import registry
 
 HOSTS = ["live.example.com", "*.cdn.example.com", "127.0.0.1", "::1"]
 
 
 @pytest.mark.parametrize(
-    "url",
+    ("url", "pattern"),
     [
-        "rtmp://live.example.com/app/key",
-        "rtmps://live.example.com:443/app/key?sign=a%20b",
-        "rtmp://LIVE.example.com/app",
-        "rtmp://a.cdn.example.com/app",
-        "rtmp://user:pass@live.example.com/app",
-        "rtmp://127.0.0.1:1935/app",
-        "rtmp://[::1]:1935/app",
+        ("rtmp://live.example.com/app/key", "live.example.com"),
+        ("rtmps://live.example.com:443/app/key?sign=a%20b", "live.example.com"),
+        ("rtmp://LIVE.example.com/app", "live.example.com"),
+        ("rtmp://a.cdn.example.com/app", "*.cdn.example.com"),
+        ("rtmp://user:pass@live.example.com/app", "live.example.com"),
+        ("rtmp://127.0.0.1:1935/app", "127.0.0.1"),
+        ("rtmp://[::1]:1935/app", "::1"),
     ],
 )
-def test_an_allowed_destination(url: str) -> None:
-    stream.check_destination(url, HOSTS)
+def test_a_destination_is_allowed_by_its_host_and_nothing_else(url: str, pattern: str) -> None:
+    stream.check_destination(url, [pattern])
+    others = [host for host in HOSTS if host != pattern]
+    with pytest.raises(Rejected, match="is not in"):
+        stream.check_destination(url, others)
+
+
+@pytest.mark.parametrize("before", ["", "user:pass@", "live.example.com@", "a%40b:c@"])
+async def test_the_host_that_was_allowed_is_the_one_that_is_called(
+    tmp_path: Path, before: str
+) -> None:
+    """ffmpeg reads the address as we do: what comes first there is RTMP's version."""
+    sound = tmp_path / "dump-1-dec.wav"
+    sound.write_bytes(bytes(HEADER + 20 * 16000))
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listener.socket.getsockname()[1]
+    url = f"rtmp://{before}127.0.0.1:{port}/app/key"
+    stream.check_destination(url, ["127.0.0.1"])
+    command = Command(stream.arguments(sound, Format(8000, 1), Stream(), url))
+    with trio.fail_after(20):
+        async with listener, trio.open_nursery() as nursery:
+            process = await nursery.start(Process(command, registry()).run)
+            async with await listener.accept() as caller:
+                assert (await caller.receive_some(1)) == b"\x03"
+            await process.kill()
 
 
 @pytest.mark.parametrize(

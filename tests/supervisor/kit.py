@@ -34,8 +34,11 @@ from supervisor.transaction import Reading, Row, Transaction
 from supervisor.tree import Root, Supervisor
 
 SHUTDOWN = StopReason(Cause.SHUTDOWN, "test over")
+BY_HAND = StopReason(Cause.BY_HAND, "operator")
 # Without jitter, so that a test can say how long a wait is.
 EVEN = Backoff(first=1.0, factor=2.0, cap=8.0, jitter=0.0, healthy_after=60.0)
+ONCE = Intensity(limit=1, seconds=60)
+NEVER = Intensity(limit=0, seconds=60)
 
 
 # -- a protocol and an actor that speaks it -------------------------------------
@@ -250,6 +253,12 @@ class Part:
             self.journal.append(f"{self.id} crashes")
             raise ValueError(f"{self.id} crashed")
         self.journal.append(f"{self.id} ends")
+
+
+def parts(count: int = 3) -> tuple[list[Part], list[str]]:
+    """Some of them, and the journal that they share."""
+    journal: list[str] = []
+    return [Part(name, journal) for name in "abcdef"[:count]], journal
 
 
 async def _then_cancel(wait: Callable[[], Awaitable[None]], nursery: trio.Nursery) -> None:
