@@ -21,6 +21,7 @@ _REASONS = {
     408: "The body did not come in time",
     409: "Not in this state",
     413: "The body is too large",
+    416: "The file has no such range",
     422: "The request does not fit the schema",
     429: "Too many requests; see Retry-After",
     431: "The headers are too large",

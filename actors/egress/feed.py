@@ -18,7 +18,7 @@ from actors.egress.sources import Origin, Shape, feed_arguments
 from supervisor.backoff import Backoff
 from supervisor.log import logger
 from supervisor.orphans import Registry
-from supervisor.process import Command, Process
+from supervisor.process import Command, Exit, Process
 
 AGAIN = Backoff(first=0.5, cap=5.0, healthy_after=10.0)
 # An ffmpeg that has brought nothing for so long is ended, in seconds. A source that is waited for
@@ -133,6 +133,8 @@ class Feed:
         command = Command(arguments, owner=self._owner)
         process = self.process = Process(command, self._registry, line, error)
         stalled = False
+        problem = ""
+        ended: Exit | None = None
 
         async def watch() -> None:
             nonlocal stalled
@@ -150,9 +152,11 @@ class Feed:
                 ended = await process.run()
                 nursery.cancel_scope.cancel()
         except* OSError as group:
-            return f"ffmpeg cannot be started: {group.exceptions[0]}"
+            problem = f"ffmpeg cannot be started: {group.exceptions[0]}"
         finally:
             self.process = None
+        if problem or ended is None:
+            return problem
         if stalled:
             return f"nothing came for {STALLED:g} s"
         if ended.status == 0:

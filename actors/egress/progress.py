@@ -73,3 +73,11 @@ def add(one: Progress, other: Progress) -> Progress:
         if one.speed and other.speed
         else one.speed or other.speed,
     )
+
+
+def sized(progress: Progress, written: int, before: Progress) -> Progress:
+    """With what is on the disk: an encoder that writes many files does not count their bytes."""
+    passed = progress.seconds - before.seconds
+    rate = (written - before.bytes) * 8 / 1000 / passed if passed > 0 else before.bitrate
+    smooth = rate if not before.bitrate else before.bitrate * 0.8 + rate * 0.2
+    return msgspec.structs.replace(progress, bytes=written, bitrate=round(max(smooth, 0.0), 1))

@@ -20,11 +20,11 @@ from actors.egress.feed import Feed, Tail
 from actors.egress.layout import Cell
 from actors.egress.mix import Mix
 from actors.egress.page import Page, PageEvent, PageLost, PageRequest
-from actors.egress.progress import Progress, ProgressReader, add
+from actors.egress.progress import Progress, ProgressReader, add, sized
 from actors.egress.push import push
 from actors.egress.request import Kind, Wanted
 from actors.egress.sources import Origin, Shape, card_arguments
-from actors.egress.tracks import Folder, Track
+from actors.egress.tracks import Folder, Size, Track
 from supervisor.log import logger
 from supervisor.orphans import Registry
 from supervisor.process import Command, Process
@@ -101,6 +101,7 @@ class Part:
         self._offsets = offsets
         self.spotlight = spotlight
         self._progress: dict[str, Progress] = {}
+        self._sizes = {t.name: Size(job.folder.part(t, number)) for t in job.tracks}
         self._mixes: list[tuple[Track, Mix]] = []
         self._feeds: list[Feed] = []
         self._processes: list[Process] = []
@@ -207,7 +208,8 @@ class Part:
 
     def _take_progress(self, track: Track, progress: Progress) -> None:
         before = self._progress.get(track.name, Progress())
-        self._progress[track.name] = progress
+        written = self._sizes[track.name].look()
+        self._progress[track.name] = sized(progress, written, before)
         if progress.frames > before.frames or progress.seconds > before.seconds:
             # Snapshots may be far between: there, the input is what must go on.
             self._moved = math.inf if self._job.snapshots else trio.current_time()

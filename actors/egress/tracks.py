@@ -59,6 +59,32 @@ def tracks(wanted: Wanted, users: list[str], fields: dict[str, str], created: st
     return found
 
 
+class Size:
+    """Bytes of a part that grows: looks only at what has come since the last look."""
+
+    def __init__(self, part: Path) -> None:
+        self._part = part
+        self._next = 0
+        self._whole = 0
+
+    def look(self) -> int:
+        """How many there are now, with the segment that is being written."""
+        while True:
+            name = self._part / f"{self._next:06d}.ts"
+            size = _size(name)
+            if size is None:
+                return self._whole + (_size(name.with_name(name.name + ".tmp")) or 0)
+            self._whole += size
+            self._next += 1
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class Folder:
     """A task's folder."""

@@ -318,7 +318,7 @@ class TaskWorker(Actor[WorkerMessage]):
         now = trio.current_time()
         if now - self._told_since > EVENTS_TIME:
             if self._told > EVENTS:
-                left_out = {"count": self._told - EVENTS}
+                left_out: dict[str, object] = {"count": self._told - EVENTS}
                 self._submit([("events_left_out", left_out)])
             self._told, self._told_since = 0, now
         self._told += 1
