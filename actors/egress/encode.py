@@ -50,11 +50,14 @@ def arguments(
         "-g", str(fps * SEGMENT), "-keyint_min", str(fps * SEGMENT), "-sc_threshold", "0",
         "-c:a", "aac", "-b:a", f"{audio.bitrate}k",
         "-ar", str(audio.sample_rate), "-ac", str(audio.channels),
-        *_at_most(most), "-output_ts_offset", f"{offset:.6f}",
-        "-f", "hls", "-hls_time", str(SEGMENT), "-hls_list_size", "0",
-        "-hls_playlist_type", "event", "-hls_flags", "independent_segments+temp_file",
-        "-flush_packets", "1",
-        "-hls_segment_filename", f"{folder}/%06d.ts", f"{folder}/{PLAYLIST}",
+        *_at_most(most),
+        # Not the `hls` muxer: that one keeps a segment in memory until it is whole, and a kill
+        # would cost it.
+        "-f", "segment", "-segment_format", "mpegts", "-segment_time", str(SEGMENT),
+        "-initial_offset", f"{offset:.6f}",
+        "-segment_format_options", "flush_packets=1",
+        "-segment_list", f"{folder}/{PLAYLIST}", "-segment_list_type", "m3u8",
+        "-segment_list_size", "0", "-segment_list_flags", "+live", f"{folder}/%06d.ts",
     ]  # fmt: skip
 
 

@@ -54,7 +54,7 @@ async def finish(
 ) -> list[Made]:
     """Make a track's files of its parts; none where nothing was recorded. Raises CannotFinish."""
     for number in numbers:
-        await _salvage(folder.part(track, number), registry, owner)
+        await salvage(folder.part(track, number), registry, owner)
     parts = folder.parts(track, numbers)
     seconds = sum(playlist.total(part) for part in parts)
     user = track.users[0] if len(track.users) == 1 else ""
@@ -138,24 +138,23 @@ async def duration(path: Path, registry: Registry, owner: str) -> float:
         return 0.0
 
 
-async def _salvage(part: Path, registry: Registry, owner: str) -> None:
+async def salvage(part: Path, registry: Registry, owner: str) -> None:
     """Add to a part's playlist what its encoder wrote and did not live to name.
 
-    A segment that is being written has `.tmp` at its end; whole packets of it play.
+    Of a segment that was being written, the packets that reached the disk play. Done before the
+    next part begins, whose clock goes on where this one's ends.
     """
     index = part / PLAYLIST
     known = {segment.path.name for segment in playlist.read(index)}
     extra = ""
-    for path in sorted(part.glob("*.ts*")):
-        name = path.name.removesuffix(".tmp")
-        if name in known:
+    for path in sorted(part.glob("*.ts")):
+        if path.name in known:
             continue
         seconds = await duration(path, registry, owner)
         if seconds <= 0:
             path.unlink()
             continue
-        path.replace(part / name)
-        extra += f"#EXTINF:{seconds:.6f},\n{name}\n"
+        extra += f"#EXTINF:{seconds:.6f},\n{path.name}\n"
     if extra:
         text = index.read_text("utf-8") if index.exists() else "#EXTM3U\n"
         text = text.replace("#EXT-X-ENDLIST\n", "")

@@ -69,18 +69,18 @@ class Size:
 
     def look(self) -> int:
         """How many there are now, with the segment that is being written."""
-        while True:
-            name = self._part / f"{self._next:06d}.ts"
-            size = _size(name)
-            if size is None:
-                return self._whole + (_size(name.with_name(name.name + ".tmp")) or 0)
-            self._whole += size
+        growing = _size(self._part, self._next)
+        while (following := _size(self._part, self._next + 1)) is not None:
+            # The encoder writes the next one: this one is whole.
+            self._whole += _size(self._part, self._next) or 0
             self._next += 1
+            growing = following
+        return self._whole + (growing or 0)
 
 
-def _size(path: Path) -> int | None:
+def _size(part: Path, number: int) -> int | None:
     try:
-        return path.stat().st_size
+        return (part / f"{number:06d}.ts").stat().st_size
     except FileNotFoundError:
         return None
 

@@ -18,7 +18,7 @@ import trio
 from actors import lease as leases
 from actors.egress import records
 from actors.egress.allow import Allowed, check_rtmp
-from actors.egress.finish import CannotFinish, Made, finish
+from actors.egress.finish import CannotFinish, Made, finish, salvage
 from actors.egress.machine import Input, State
 from actors.egress.messages import (
     EndRecording,
@@ -227,12 +227,16 @@ class TaskWorker(Actor[WorkerMessage]):
 
     async def _one_part(self, job: Job) -> tuple[End, float]:
         before = [p.part for p in await self._services.store.read(records.parts, job.task_id)]
+        for track in job.tracks:
+            for number in before:
+                place = job.folder.part(track, number)
+                await salvage(place, self._services.registry, self.context.path)
         offsets = {t.name: job.folder.recorded(t, before) for t in job.tracks}
         most = job.wanted.max_duration
         done = max(offsets.values(), default=0.0)
         if most is not None and before and not job.snapshots and done >= most - 0.2:
             return End("over", "max_duration"), 0.0
-        number: int = await self._write(records.begin_part, self._lease, self._now())
+        number = int(await self._write(records.begin_part, self._lease, self._now()))
         means = Means(
             self._services.registry,
             self.context.path,
