@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?=
 
-.PHONY: run test check format lint types bench soak lock clean packages-run packages-test
+.PHONY: run s3 test check format lint types bench soak lock clean packages-run packages-test
 
 run: $(VENV)/run.stamp packages-run
 	$(BIN)/switchboard serve $(if $(CONFIG),--config $(CONFIG))
@@ -51,9 +51,14 @@ $(VENV)/dev.stamp: requirements-dev.txt pyproject.toml | $(BIN)/python
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
 	@touch $@ $(VENV)/run.stamp
 
+# What uploads to S3 need, which is not installed otherwise.
+s3: $(VENV)/run.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-s3.txt
+
 lock: $(VENV)/dev.stamp
 	$(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-header --no-annotate --extra build -o requirements.txt pyproject.toml
 	$(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-header --no-annotate --extra build --extra dev --extra transcribe --extra s3 -c requirements.txt -o requirements-dev.txt pyproject.toml
+	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-header --no-annotate --extra build --extra s3 -c requirements-dev.txt -o requirements-s3.txt pyproject.toml
 
 clean:
 	rm -rf $(VENV) build switchboard.egg-info .mypy_cache .ruff_cache

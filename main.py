@@ -23,6 +23,7 @@ from actors.egress.messages import QueueMessage
 from actors.egress.queue import QueueActor
 from actors.egress.services import Services as EgressServices
 from actors.egress.tail import Tails
+from actors.egress.uploader import Poke, Uploader
 from actors.gateway import records as gateway_records
 from actors.gateway.messages import ProfileChanged, RouterMessage
 from actors.gateway.router import Directory, RouterActor
@@ -111,6 +112,7 @@ class Switchboard:
             clock=Clock(),
             tail=Tails(store, folder / "recordings").find,
             queue=self.queue,
+            uploads=Poke(),
         )
         self.workers = Supervisor()
         self.directory = Directory()
@@ -195,8 +197,19 @@ class Switchboard:
             [
                 ChildSpec("workers", self._new_workers, grace=27.0),
                 ChildSpec("queue", lambda: QueueActor(self.egress, self.workers), grace=2.0),
+                ChildSpec("uploads", self._uploader, grace=2.0),
             ],
             Strategy.REST_FOR_ONE,
+        )
+
+    def _uploader(self) -> Uploader:
+        services = self.egress
+        return Uploader(
+            self.store,
+            lambda: self.current.config.egress.upload,
+            self.folder,
+            services.clock,
+            services.uploads,
         )
 
     def _new_workers(self) -> Supervisor:

@@ -20,6 +20,7 @@ from actors.egress.messages import (
     StopTask,
     Submit,
     TaskView,
+    UploadAgain,
 )
 from api.errors import EGRESS, ApiError
 from api.operation import Answer, Call, FileAnswer, Nothing, Operation
@@ -111,6 +112,13 @@ class Done(msgspec.Struct, kw_only=True):
     status: Literal["ok"] = "ok"
 
 
+class UploadsAnswer(msgspec.Struct, kw_only=True):
+    """How many objects are tried again."""
+
+    task_id: str
+    objects: int
+
+
 class EgressApi:
     """The handlers."""
 
@@ -185,6 +193,12 @@ class EgressApi:
         await self._queue.ask(DeleteTask(_app(call.params), task_id), 30.0)
         return Done(task_id=task_id)
 
+    async def upload_again(self, call: Call[Nothing, Nothing]) -> UploadsAnswer:
+        """POST /egress/v1/{app_id}/tasks/{task_id}/upload."""
+        task_id = call.params["task_id"]
+        count = await self._queue.ask(UploadAgain(_app(call.params), task_id))
+        return UploadsAnswer(task_id=task_id, objects=count)
+
     async def file(self, call: Call[Nothing, Nothing]) -> FileAnswer | Answer:
         """GET /egress/v1/{app_id}/tasks/{task_id}/files/{name}."""
         params = call.params
@@ -245,6 +259,11 @@ class EgressApi:
                 "setSpotlight", "POST", f"{one}/spotlight",
                 "Make another user the large one, while it records.",
                 self.spotlight, Done, body=SpotlightRequest, errors=(400, 404, 409, 507),
+            ),
+            row(
+                "uploadAgain", "POST", f"{one}/upload",
+                "Try again the uploads of a task that were given up.",
+                self.upload_again, UploadsAnswer, errors=(400, 404, 507),
             ),
             row(
                 "getFile", "GET", f"{one}/files/{{name:path}}",

@@ -264,6 +264,23 @@ class EgressLimits(Section, frozen=True, kw_only=True):
     waiting: int
 
 
+class Upload(Section, frozen=True, kw_only=True):
+    """An S3-compatible bucket for what tasks make; the keys as `${NAME}` or `${file:PATH}`.
+
+    `endpoint` empty is AWS's. `keep_local` false: what was uploaded is deleted here. `path_style`:
+    the bucket is part of the path and not of the host, as most servers of one's own want it.
+    """
+
+    bucket: str
+    endpoint: str = ""
+    prefix: str = ""
+    region: str = "us-east-1"
+    access_key: str = ""
+    secret_key: str = ""
+    keep_local: bool = True
+    path_style: bool = True
+
+
 class Egress(Section, frozen=True, kw_only=True):
     """Recordings and snapshots of channels and web pages. Times in seconds."""
 
@@ -299,6 +316,7 @@ class Egress(Section, frozen=True, kw_only=True):
     page_hosts: list[str]
     # May a page be on this machine or in a private network without its host being named?
     page_private: bool
+    upload: Upload | None
 
 
 class Config(Section, frozen=True, kw_only=True):

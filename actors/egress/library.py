@@ -44,16 +44,20 @@ class Library:
 
         Raises Rejected `not_found`, also for a name that is none of ours.
         """
-        task, parts = await self._store.read(_task_and_parts, task_id)
+        task, parts, elsewhere = await self._store.read(_what_is_known, task_id, name)
         kind = TYPES.get(PurePosixPath(name).suffix)
         if task is None or task.app_id != app_id or kind is None or not _usable(name):
             raise Rejected("not_found", "there is no such file")
+        if elsewhere:
+            raise Rejected("not_found", f"it was uploaded and is not kept here: {elsewhere}")
         folder = Folder((self._folder / "egress" / task_id).absolute())
         return await trio.to_thread.run_sync(_look, folder, task, parts, name, kind)
 
 
-def _task_and_parts(db: Reading, task_id: str) -> tuple[Task | None, list[PartRow]]:
-    return records.load(db, task_id), records.parts(db, task_id)
+def _what_is_known(db: Reading, task_id: str, name: str) -> tuple[Task | None, list[PartRow], str]:
+    """The task, its parts, and where a file is that is not here any more."""
+    elsewhere = records.elsewhere(db, task_id, name)
+    return records.load(db, task_id), records.parts(db, task_id), elsewhere
 
 
 def _usable(name: str) -> bool:

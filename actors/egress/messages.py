@@ -142,6 +142,14 @@ class DeleteTask(Ask[None]):
 
 
 @dataclass(frozen=True, slots=True)
+class UploadAgain(Ask[int]):
+    """Try again what was given up of a task's uploads; how many objects."""
+
+    app_id: str
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class GetCapacity(Ask[CapacityView]):
     """What is free and what is reserved."""
 
@@ -175,6 +183,7 @@ QueueMessage = (
     | ListTasks
     | SetSpotlight
     | DeleteTask
+    | UploadAgain
     | GetCapacity
     | Look
     | Measured

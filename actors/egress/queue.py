@@ -18,7 +18,7 @@ from typing import Any, assert_never
 import trio
 
 from actors import lease as leases
-from actors.egress import records
+from actors.egress import records, upload_records
 from actors.egress.admission import Amount, Ledger
 from actors.egress.allow import check_page, check_rtmp
 from actors.egress.machine import State
@@ -42,6 +42,7 @@ from actors.egress.messages import (
     Submitted,
     TaskPage,
     TaskView,
+    UploadAgain,
     WorkerEnded,
 )
 from actors.egress.records import Task
@@ -137,6 +138,9 @@ class QueueActor(Actor[QueueMessage]):
                 return LATER
             case DeleteTask():
                 self.spawn(self._answering, self._delete, message, self.defer())
+                return LATER
+            case UploadAgain():
+                self.spawn(self._answering, self._upload_again, message, self.defer())
                 return LATER
             case GetCapacity():
                 return self._capacity_view()
@@ -524,6 +528,12 @@ class QueueActor(Actor[QueueMessage]):
             entry.task.spotlight = message.user
             if entry.child is not None:
                 _tell(entry.child.ref, ShowLarge(message.user))
+
+    async def _upload_again(self, message: UploadAgain) -> int:
+        task = await self._of_app(message.app_id, message.task_id)
+        count = await self._services.store.write(upload_records.again, task.task_id)
+        self._services.uploads()
+        return count
 
     async def _delete(self, message: DeleteTask) -> None:
         task = await self._of_app(message.app_id, message.task_id)

@@ -129,6 +129,11 @@ class Part:
             total = add(total, other)
         return total
 
+    @property
+    def formats(self) -> list[str]:
+        """What is to become of it."""
+        return self._job.wanted.formats
+
     def recorded(self) -> list[tuple[Track, Progress, float]]:
         """Of each track: how far its encoder is, and the seconds of the parts before."""
         return [

@@ -430,6 +430,15 @@ def files(db: Reading, task_id: str) -> list[File]:
     return [File(*row) for row in rows]
 
 
+def elsewhere(db: Reading, task_id: str, name: str) -> str:
+    """Where a file is that was uploaded and is not here any more; empty for any other."""
+    found = db.value(
+        "SELECT location FROM egress_files WHERE task_id = ? AND name = ? AND state = 'remote'",
+        (task_id, name),
+    )
+    return found or ""
+
+
 # -- reading ------------------------------------------------------------------------
 
 
@@ -473,7 +482,7 @@ def set_spotlight(tx: Transaction, task_id: str, user: str) -> None:
 
 def forget(tx: Transaction, task_id: str) -> None:
     """A task that has ended goes, with all that is known of it; its folder is the caller's."""
-    for table in ("egress_tasks", "egress_parts", "egress_files"):
+    for table in ("egress_tasks", "egress_parts", "egress_files", "egress_uploads"):
         tx.execute(f"DELETE FROM {table} WHERE task_id = ?", (task_id,))  # noqa: S608
     leases.forget(tx, KIND, task_id)
     tx.emit("egress.deleted", f"egress/{task_id}", {})

@@ -9,6 +9,7 @@ from pathlib import Path
 from actors.egress.feed import Tail
 from actors.egress.messages import QueueMessage
 from actors.egress.tracks import Folder
+from actors.egress.uploader import Poke
 from actors.lease import Clock
 from config.model import Egress
 from supervisor.orphans import Registry
@@ -33,6 +34,7 @@ class Services:
     clock: Clock
     tail: Tail
     queue: Ref[QueueMessage]
+    uploads: Poke
 
     def task_folder(self, task_id: str) -> Folder:
         """Where a task's files are."""

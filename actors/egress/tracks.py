@@ -40,7 +40,7 @@ def tracks(wanted: Wanted, users: list[str], fields: dict[str, str], created: st
     moment = datetime.datetime.fromisoformat(created)
 
     def name(user: str) -> str:
-        return pattern.expand(wanted.filename_pattern, {**fields, "user": user}, moment)
+        return pattern.expand(wanted.filename_pattern, {**fields, "user": user or "all"}, moment)
 
     if not wanted.apart or not users:
         return [Track(name(""), tuple(users))]

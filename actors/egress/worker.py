@@ -16,7 +16,8 @@ import msgspec
 import trio
 
 from actors import lease as leases
-from actors.egress import records
+from actors.egress import playlist, records
+from actors.egress import upload_records as rows
 from actors.egress.allow import Allowed, check_rtmp
 from actors.egress.finish import CannotFinish, Made, finish, salvage
 from actors.egress.machine import Input, State
@@ -41,6 +42,7 @@ from supervisor.backoff import Backoff
 from supervisor.errors import ActorDown, MailboxFull, Rejected
 from supervisor.log import logger
 from supervisor.spec import Cause, StopReason
+from supervisor.transaction import Transaction
 
 AGAIN = Backoff(first=0.3, cap=5.0, healthy_after=20.0)
 # Parts in a row that broke before they had recorded for long: then the task has failed.
@@ -69,6 +71,8 @@ class TaskWorker(Actor[WorkerMessage]):
         self._spotlight = task.spotlight
         self._ended_in = task.state
         self._told = 0
+        # How many segments of a track's part are queued for the bucket.
+        self._uploading: dict[tuple[str, int], int] = {}
         self._told_since = 0.0
         if task.state is State.STOPPING:
             self._stopping.set()
@@ -281,10 +285,13 @@ class TaskWorker(Actor[WorkerMessage]):
             except CannotFinish as error:
                 message = f"{message}; {error}" if message else str(error)
                 what, reason = Input.FAIL, reason if what is Input.FAIL else "not_finished"
+        objects: Objects = ([], [])
+        if self._services.settings().upload is not None:
+            objects = await trio.to_thread.run_sync(_objects, self._folder, made)
         while True:
             try:
                 task: Task = await self._write(
-                    records.end, self._lease, what, reason, message, made, self._now()
+                    _end, self._lease, what, reason, message, made, objects, self._now()
                 )
             except LeaseLost:
                 raise
@@ -295,6 +302,7 @@ class TaskWorker(Actor[WorkerMessage]):
                 await trio.sleep(WRITE_AGAIN)
             else:
                 self._ended_in = task.state
+                self._services.uploads()
                 return
 
     async def _files_of(self, track: Track) -> list[Made]:
@@ -338,6 +346,7 @@ class TaskWorker(Actor[WorkerMessage]):
         healthy = trio.current_time() + HEALTHY
         while True:
             await trio.sleep(self._services.settings().progress_every)
+            await self._upload_segments(part)
             progress = part.progress
             data: dict[str, object] = {
                 name: getattr(progress, name) for name in progress.__struct_fields__
@@ -346,6 +355,23 @@ class TaskWorker(Actor[WorkerMessage]):
             if trio.current_time() > healthy and self._task.retry_count:
                 await self._write(records.healthy, self._lease, self._now())
                 self._task.retry_count = 0
+
+    async def _upload_segments(self, part: Part) -> None:
+        """What is whole goes to the bucket while the rest is recorded."""
+        if self._services.settings().upload is None or "hls" not in part.formats:
+            return
+        objects = []
+        for track, _, _ in part.recorded():
+            found = self._folder.parts(track, [part.number])[0]
+            known = self._uploading.get((track.name, part.number), 0)
+            self._uploading[track.name, part.number] = len(found)
+            objects += [
+                (s.path.relative_to(self._folder.files).as_posix(), f"{track.name}.m3u8")
+                for s in found[known:]
+            ]
+        if objects:
+            await self._write(rows.enqueue, self._lease, self._now(), objects, 0)
+            self._services.uploads()
 
     def _growing(self) -> list[File]:
         """The files of what is being recorded, as far as they are."""
@@ -364,7 +390,41 @@ class TaskWorker(Actor[WorkerMessage]):
         return found
 
 
-def _keep_files(tx: Any, lease: Lease, made: list[Made], now: float) -> None:
+# What comes first of (object, the file it belongs to), and what after it.
+Objects = tuple[list[tuple[str, str]], list[tuple[str, str]]]
+
+
+def _objects(folder: Folder, made: list[Made]) -> Objects:
+    """What a task's files are made of: a playlist comes after the segments that it names."""
+    first: list[tuple[str, str]] = []
+    after: list[tuple[str, str]] = []
+    for file in made:
+        if file.format != "hls":
+            first.append((file.name, file.name))
+            continue
+        index = folder.files / file.name
+        names = (s.path.relative_to(folder.files).as_posix() for s in playlist.read(index))
+        first += [(name, file.name) for name in names]
+        after.append((file.name, file.name))
+    return first, after
+
+
+def _end(
+    tx: Transaction,
+    lease: Lease,
+    what: Input,
+    reason: str,
+    message: str,
+    made: list[Made],
+    objects: Objects,
+    now: float,
+) -> Task:
+    for number, wanted in enumerate(objects):
+        rows.enqueue(tx, lease, now, wanted, number)
+    return records.end(tx, lease, what, reason, message, made, now)
+
+
+def _keep_files(tx: Transaction, lease: Lease, made: list[Made], now: float) -> None:
     leases.hold(tx, lease, now)
     records.add_files(tx, lease.id, made)
 

@@ -1,0 +1,158 @@
+"""What is to be uploaded, in the database: one row for each object of the bucket."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import sqlite_utils
+
+from actors import lease as leases
+from actors.egress.records import migrations
+from actors.lease import Lease
+from supervisor.transaction import Reading, Transaction
+
+
+@migrations(name="0002_uploads")
+def _uploads(db: sqlite_utils.Database) -> None:
+    db.execute(
+        """
+        CREATE TABLE egress_uploads (
+            task_id TEXT NOT NULL,
+            name TEXT NOT NULL,
+            file TEXT NOT NULL,
+            number INTEGER NOT NULL,
+            state TEXT NOT NULL,
+            upload_id TEXT NOT NULL,
+            attempts INTEGER NOT NULL,
+            next_try REAL NOT NULL,
+            error TEXT NOT NULL,
+            PRIMARY KEY (task_id, name)
+        )
+        """
+    )
+    db.execute("CREATE INDEX egress_uploads_due ON egress_uploads (next_try) WHERE state = 'due'")
+
+
+class Upload(NamedTuple):
+    """One object: `name` below the task's files, `file` is the file it belongs to.
+
+    `upload_id` is that of a multipart upload that was begun.
+    """
+
+    task_id: str
+    name: str
+    file: str
+    upload_id: str
+    attempts: int
+
+
+def enqueue(
+    tx: Transaction, lease: Lease, now: float, objects: list[tuple[str, str]], number: int
+) -> None:
+    """Objects of a task that is worked on: (name, file). Raises LeaseLost.
+
+    `number` orders them within a file: a playlist comes after all that it names.
+    """
+    leases.hold(tx, lease, now)
+    tx.execute_many(
+        "INSERT INTO egress_uploads"
+        " (task_id, name, file, number, state, upload_id, attempts, next_try, error)"
+        " VALUES (?, ?, ?, ?, 'due', '', 0, 0, '') ON CONFLICT (task_id, name) DO NOTHING",
+        [(lease.id, name, file, number) for name, file in objects],
+    )
+
+
+def due(db: Reading, now: float, limit: int) -> list[Upload]:
+    """What can be tried now; the last of a file only when all before it are done."""
+    rows = db.all(
+        "SELECT task_id, name, file, upload_id, attempts FROM egress_uploads u"
+        " WHERE state = 'due' AND next_try <= ? AND (number = 0 OR NOT EXISTS ("
+        "   SELECT 1 FROM egress_uploads o WHERE o.task_id = u.task_id AND o.file = u.file"
+        "   AND o.number < u.number AND o.state <> 'done'))"
+        " ORDER BY next_try LIMIT ?",
+        (now, limit),
+    )
+    return [Upload(*row) for row in rows]
+
+
+def next_due(db: Reading) -> float | None:
+    """When the next one may be tried."""
+    found = db.value("SELECT min(next_try) FROM egress_uploads WHERE state = 'due'")
+    return None if found is None else float(found)
+
+
+def begun(tx: Transaction, upload: Upload, upload_id: str) -> None:
+    """A multipart upload was begun: after a restart it goes on."""
+    tx.execute(
+        "UPDATE egress_uploads SET upload_id = ? WHERE task_id = ? AND name = ?",
+        (upload_id, upload.task_id, upload.name),
+    )
+
+
+def done(tx: Transaction, upload: Upload, location: str) -> bool:
+    """An object is there; with the last one of a file, the file is, and True is returned."""
+    tx.execute(
+        "UPDATE egress_uploads SET state = 'done', upload_id = '', error = ''"
+        " WHERE task_id = ? AND name = ?",
+        (upload.task_id, upload.name),
+    )
+    if upload.name != upload.file:
+        return False
+    changed = tx.execute(
+        "UPDATE egress_files SET state = 'uploaded', location = ? WHERE task_id = ? AND name = ?",
+        (location, upload.task_id, upload.file),
+    )
+    if changed and not upload.file.endswith(".jpg"):
+        data = {"file": upload.file, "location": location}
+        tx.emit("egress.uploaded", f"egress/{upload.task_id}", data)
+    return True
+
+
+def failed(tx: Transaction, upload: Upload, error: str, next_try: float, most: int) -> None:
+    """It did not work; given up after `most` attempts, until somebody wants it again."""
+    attempts = upload.attempts + 1
+    state = "failed" if attempts >= most else "due"
+    tx.execute(
+        "UPDATE egress_uploads SET state = ?, attempts = ?, next_try = ?, error = ?"
+        " WHERE task_id = ? AND name = ?",
+        (state, attempts, next_try, error[:500], upload.task_id, upload.name),
+    )
+    if state == "failed":
+        data = {"file": upload.name, "error": error[:500], "attempts": attempts}
+        tx.emit("egress.upload_failed", f"egress/{upload.task_id}", data)
+
+
+def again(tx: Transaction, task_id: str) -> int:
+    """Try again what was given up of a task; how many objects."""
+    count = tx.execute(
+        "UPDATE egress_uploads SET state = 'due', attempts = 0, next_try = 0"
+        " WHERE task_id = ? AND state = 'failed'",
+        (task_id,),
+    )
+    if count:
+        tx.emit("egress.upload_again", f"egress/{task_id}", {"objects": count})
+    return count
+
+
+def removed(tx: Transaction, task_id: str, file: str) -> None:
+    """The local copy of an uploaded file is gone."""
+    tx.execute(
+        "UPDATE egress_files SET state = 'remote' WHERE task_id = ? AND name = ?", (task_id, file)
+    )
+
+
+def objects_of(db: Reading, task_id: str, file: str) -> list[str]:
+    """The names of a file's objects that are done."""
+    rows = db.all(
+        "SELECT name FROM egress_uploads WHERE task_id = ? AND file = ? AND state = 'done'",
+        (task_id, file),
+    )
+    return [name for (name,) in rows]
+
+
+def waiting(db: Reading) -> tuple[int, int]:
+    """How many are due, and how many were given up."""
+    counts: dict[str, int] = dict(
+        db.all("SELECT state, count(*) FROM egress_uploads GROUP BY state")
+    )
+    return int(counts.get("due", 0)), int(counts.get("failed", 0))
