@@ -1,9 +1,11 @@
 """Leases: who may work on what, for how long, and a number that tells the late from the new.
 
 The one boundary between work that is queued and those who do it. A claim takes a lease; its holder
-renews it, and shows it with every result (`hold`): one whose lease ran out, or was taken by
-another, is refused. All of it is one row for each piece of work and plain SQL, so that another
-engine, or several nodes on one, can stand behind it. Knows nothing of what is leased.
+renews it, and shows it with every result (`hold`): one whose lease was ended, or taken by another,
+is refused. That its time is over lets others take or end it; until one has, it is in force: a disk
+that took no writes for a minute costs nobody a lease. All of it is one row for each piece of work
+and plain SQL, so that another engine, or several nodes on one, can stand behind it. Knows nothing
+of what is leased.
 
 Times are seconds as `Clock.now` gives them.
 """
@@ -70,7 +72,7 @@ class Lease:
 
 
 class LeaseLost(Rejected):
-    """Another holds it by now, or it ran out: the result is refused."""
+    """Another holds it by now, or it was ended: the result is refused."""
 
     def __init__(self, lease: Lease) -> None:
         super().__init__(
@@ -100,20 +102,18 @@ def take(
 
 
 def renew(tx: Transaction, lease: Lease, now: float, seconds: float) -> None:
-    """Make it last `seconds` from now. Raises LeaseLost; one that ran out is not revived."""
-    hold(tx, lease, now)
+    """Make it last `seconds` from now. Raises LeaseLost."""
+    hold(tx, lease)
     tx.execute(
         "UPDATE leases SET until = ? WHERE kind = ? AND id = ?",
         (now + seconds, lease.kind, lease.id),
     )
 
 
-def hold(tx: Transaction, lease: Lease, now: float) -> None:
+def hold(tx: Transaction, lease: Lease) -> None:
     """Raise LeaseLost unless it is in force: the first line of every transaction of a holder."""
-    row = tx.one(
-        "SELECT fence, held, until FROM leases WHERE kind = ? AND id = ?", (lease.kind, lease.id)
-    )
-    if row is None or row[0] != lease.fence or not row[1] or row[2] <= now:
+    row = tx.one("SELECT fence, held FROM leases WHERE kind = ? AND id = ?", (lease.kind, lease.id))
+    if row is None or row[0] != lease.fence or not row[1]:
         raise LeaseLost(lease)
 
 

@@ -100,13 +100,17 @@ class QueueActor(Actor[QueueMessage]):
         self._disk_free = math.inf
         self._stopped_claims = ""
         self._submitting = 0
+        self._quiet_until = 0.0
 
     # -- start --------------------------------------------------------------------
 
     async def on_start(self) -> None:
         """Take back what this node's earlier boots held, and what an earlier queue here left."""
         services = self._services
-        await services.store.write(leases.take_back, records.KIND, services.node, services.boot)
+        limit = services.settings().retries
+        await services.store.write(
+            records.take_back, services.node, services.boot, limit, services.clock.now()
+        )
         for task in await services.store.read(records.still_open):
             found = Open(task, trio.current_time())
             child = self._members.child(task.task_id)
@@ -307,6 +311,8 @@ class QueueActor(Actor[QueueMessage]):
         entry = self._open.get(task.task_id)
         if entry is None:
             entry = self._open[task.task_id] = Open(task, trio.current_time())
+        # A stop that was kept between the claim and now.
+        stopping = entry.task.state is State.STOPPING
         entry.task, entry.lease, entry.waiting_for = task, lease, ""
         services, new = self._services, self._new_worker
         spec = ChildSpec(
@@ -317,6 +323,8 @@ class QueueActor(Actor[QueueMessage]):
         )
         try:
             entry.child = self._members.start_child(spec)
+            if stopping:
+                _tell(entry.child.ref, EndRecording())
         except (ValueError, StartFailed) as error:
             # The one before is just ending: the next look finds this one without a worker.
             logger.warning("worker_not_started", task_id=task.task_id, error=str(error))
@@ -360,8 +368,13 @@ class QueueActor(Actor[QueueMessage]):
         """Workers that are gone, leases that ran out, tasks that nobody claimed."""
         settings, store = self._services.settings(), self._services.store
         now = self._services.clock.now()
+        if store.failing:
+            # Nobody can renew; when the disk takes writes again, they get the time to.
+            self._quiet_until = now + 2 * settings.renew
+            return
+        quiet = now < self._quiet_until
         try:
-            over = set(await store.read(leases.run_out, records.KIND, now))
+            over = set() if quiet else set(await store.read(leases.run_out, records.KIND, now))
             for task_id, entry in list(self._open.items()):
                 child = entry.child
                 if task_id in over and child is not None and not child.ended:

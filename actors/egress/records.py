@@ -305,6 +305,14 @@ def lost(tx: Transaction, task_id: str, limit: int, why: str, now: float) -> Tas
     return task
 
 
+def take_back(tx: Transaction, node: str, boot: int, limit: int, now: float) -> list[str]:
+    """What this node's earlier boots had when they were killed is theirs no more; which it was."""
+    taken = leases.take_back(tx, KIND, node, boot)
+    for task_id in taken:
+        lost(tx, task_id, limit, "the appliance was killed", now)
+    return taken
+
+
 def end(
     tx: Transaction,
     lease: Lease,
@@ -312,10 +320,9 @@ def end(
     reason: str,
     message: str,
     made: list[Made],
-    now: float,
 ) -> Task:
     """A worker is through: DONE or FAIL, with the files it made. Raises LeaseLost."""
-    leases.hold(tx, lease, now)
+    leases.hold(tx, lease)
     task = load(tx, lease.id)
     assert task is not None
     add_files(tx, task.task_id, made)
@@ -325,9 +332,9 @@ def end(
     return task
 
 
-def healthy(tx: Transaction, lease: Lease, now: float) -> None:
+def healthy(tx: Transaction, lease: Lease) -> None:
     """Its worker records well: what was lost before counts no longer. Raises LeaseLost."""
-    leases.hold(tx, lease, now)
+    leases.hold(tx, lease)
     tx.execute("UPDATE egress_tasks SET retry_count = 0 WHERE task_id = ?", (lease.id,))
 
 
@@ -350,9 +357,9 @@ def _become(
 # -- parts and files ---------------------------------------------------------------
 
 
-def begin_part(tx: Transaction, lease: Lease, now: float) -> int:
+def begin_part(tx: Transaction, lease: Lease) -> int:
     """A new part of a task; its number. Raises LeaseLost."""
-    leases.hold(tx, lease, now)
+    leases.hold(tx, lease)
     number = int(
         tx.value("SELECT coalesce(max(part), 0) FROM egress_parts WHERE task_id = ?", (lease.id,))
     )
@@ -365,11 +372,9 @@ def begin_part(tx: Transaction, lease: Lease, now: float) -> int:
     return number + 1
 
 
-def end_part(
-    tx: Transaction, lease: Lease, part: int, seconds: float, reason: str, now: float
-) -> None:
+def end_part(tx: Transaction, lease: Lease, part: int, seconds: float, reason: str) -> None:
     """A part has ended. Raises LeaseLost."""
-    leases.hold(tx, lease, now)
+    leases.hold(tx, lease)
     tx.execute(
         "UPDATE egress_parts SET ended = ?, seconds = ?, reason = ? WHERE task_id = ? AND part = ?",
         (timestamp(), seconds, reason, lease.id, part),

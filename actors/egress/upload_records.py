@@ -46,14 +46,12 @@ class Upload(NamedTuple):
     attempts: int
 
 
-def enqueue(
-    tx: Transaction, lease: Lease, now: float, objects: list[tuple[str, str]], number: int
-) -> None:
+def enqueue(tx: Transaction, lease: Lease, objects: list[tuple[str, str]], number: int) -> None:
     """Objects of a task that is worked on: (name, file). Raises LeaseLost.
 
     `number` orders them within a file: a playlist comes after all that it names.
     """
-    leases.hold(tx, lease, now)
+    leases.hold(tx, lease)
     tx.execute_many(
         "INSERT INTO egress_uploads"
         " (task_id, name, file, number, state, upload_id, attempts, next_try, error)"

@@ -7,6 +7,7 @@ backoff; what was given up waits for somebody to want it again.
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import trio
 
 from actors.egress import upload_records as rows
 from actors.egress.bucket import Bucket, BucketError
-from actors.egress.tracks import Folder
+from actors.egress.tracks import Folder, Track
 from actors.egress.upload_records import Upload
 from actors.lease import Clock
 from config.model import Upload as Settings
@@ -128,7 +129,7 @@ class Uploader(Service):
         whole = await self._store.write(rows.done, upload, location)
         if whole and not settings.keep_local:
             names = await self._store.read(rows.objects_of, upload.task_id, upload.file)
-            await trio.to_thread.run_sync(_remove, folder, names)
+            await trio.to_thread.run_sync(_remove, folder, upload.file, names)
             await self._store.write(rows.removed, upload.task_id, upload.file)
 
 
@@ -138,11 +139,9 @@ def _short(error: Exception) -> str:
     return str(error)
 
 
-def _remove(folder: Folder, names: list[str]) -> None:
+def _remove(folder: Folder, file: str, names: list[str]) -> None:
     for name in names:
-        path = folder.files / name
-        path.unlink(missing_ok=True)
-        for parent in path.parents:
-            if parent == folder.files or any(parent.iterdir()):
-                break
-            parent.rmdir()
+        (folder.files / name).unlink(missing_ok=True)
+    if file.endswith(".m3u8"):
+        segments = Track(file.removesuffix(".m3u8"), ()).segments
+        shutil.rmtree(folder.files / segments, ignore_errors=True)

@@ -230,17 +230,20 @@ class TaskWorker(Actor[WorkerMessage]):
                 return End("asked")
 
     async def _one_part(self, job: Job) -> tuple[End, float]:
-        before = [p.part for p in await self._services.store.read(records.parts, job.task_id)]
+        earlier = await self._services.store.read(records.parts, job.task_id)
+        before = [p.part for p in earlier]
         for track in job.tracks:
             for number in before:
                 place = job.folder.part(track, number)
                 await salvage(place, self._services.registry, self.context.path)
+        for cut_off in (p.part for p in earlier if p.ended is None):
+            seconds = max((job.folder.recorded(t, [cut_off]) for t in job.tracks), default=0.0)
+            await self._end_part(cut_off, seconds, End("killed"))
         offsets = {t.name: job.folder.recorded(t, before) for t in job.tracks}
-        most = job.wanted.max_duration
         done = max(offsets.values(), default=0.0)
         if most is not None and before and not job.snapshots and done >= most - 0.2:
             return End("over", "max_duration"), 0.0
-        number = int(await self._write(records.begin_part, self._lease, self._now()))
+        number = int(await self._write(records.begin_part, self._lease))
         means = Means(
             self._services.registry,
             self.context.path,
@@ -269,7 +272,7 @@ class TaskWorker(Actor[WorkerMessage]):
     async def _end_part(self, number: int, seconds: float, end: End) -> None:
         reason = end.reason or end.how
         try:
-            await self._write(records.end_part, self._lease, number, seconds, reason, self._now())
+            await self._write(records.end_part, self._lease, number, seconds, reason)
         except LeaseLost:
             raise
         except Rejected as error:
@@ -291,7 +294,7 @@ class TaskWorker(Actor[WorkerMessage]):
         while True:
             try:
                 task: Task = await self._write(
-                    _end, self._lease, what, reason, message, made, objects, self._now()
+                    _end, self._lease, what, reason, message, made, objects
                 )
             except LeaseLost:
                 raise
@@ -320,7 +323,7 @@ class TaskWorker(Actor[WorkerMessage]):
                 raise
             # No room for another copy, or worse: the segments play as they are.
             kept = await finish(self._folder, track, numbers, ["hls"], services.registry, owner)
-            await self._write(_keep_files, self._lease, kept, self._now())
+            await self._write(_keep_files, self._lease, kept)
             raise
 
     # -- telling ------------------------------------------------------------------
@@ -353,7 +356,7 @@ class TaskWorker(Actor[WorkerMessage]):
             }
             self._submit([("progress", {**data, "away": part.away})])
             if trio.current_time() > healthy and self._task.retry_count:
-                await self._write(records.healthy, self._lease, self._now())
+                await self._write(records.healthy, self._lease)
                 self._task.retry_count = 0
 
     async def _upload_segments(self, part: Part) -> None:
@@ -370,7 +373,7 @@ class TaskWorker(Actor[WorkerMessage]):
                 for s in found[known:]
             ]
         if objects:
-            await self._write(rows.enqueue, self._lease, self._now(), objects, 0)
+            await self._write(rows.enqueue, self._lease, objects, 0)
             self._services.uploads()
 
     def _growing(self) -> list[File]:
@@ -417,15 +420,14 @@ def _end(
     message: str,
     made: list[Made],
     objects: Objects,
-    now: float,
 ) -> Task:
     for number, wanted in enumerate(objects):
-        rows.enqueue(tx, lease, now, wanted, number)
-    return records.end(tx, lease, what, reason, message, made, now)
+        rows.enqueue(tx, lease, wanted, number)
+    return records.end(tx, lease, what, reason, message, made)
 
 
-def _keep_files(tx: Transaction, lease: Lease, made: list[Made], now: float) -> None:
-    leases.hold(tx, lease, now)
+def _keep_files(tx: Transaction, lease: Lease, made: list[Made]) -> None:
+    leases.hold(tx, lease)
     records.add_files(tx, lease.id, made)
 
 
