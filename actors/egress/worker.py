@@ -240,6 +240,7 @@ class TaskWorker(Actor[WorkerMessage]):
             seconds = max((job.folder.recorded(t, [cut_off]) for t in job.tracks), default=0.0)
             await self._end_part(cut_off, seconds, End("killed"))
         offsets = {t.name: job.folder.recorded(t, before) for t in job.tracks}
+        most = job.wanted.max_duration
         done = max(offsets.values(), default=0.0)
         if most is not None and before and not job.snapshots and done >= most - 0.2:
             return End("over", "max_duration"), 0.0
