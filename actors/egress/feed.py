@@ -88,7 +88,9 @@ class Feed:
         """Run ffmpeg until it ends; why it did, or nothing after an ordinary end."""
         tail = None
         if self.origin.scheme == "gateway":
-            self._picture = False
+            if self._picture:
+                self._picture = False
+                self._tell("source_has_no_picture", {"user": self.origin.user})
             tail = await self._tail(self.origin.url.partition(":")[2])
         self._generation += 1
         stem = f"{self._number}.{self._generation}"
@@ -172,6 +174,7 @@ class Feed:
             return
         if ":v:0" in text and self._picture:
             self._picture = False
+            self._tell("source_has_no_picture", {"user": self.origin.user})
         elif "0:a:0" in text and self._audible:
             self._audible = False
         if not (self._picture or self._audible):

@@ -234,6 +234,10 @@ class QueueActor(Actor[QueueMessage]):
             self._stir.set()
         reply.set(Submitted(kept.task_id, kept.state.value))
 
+    def stir(self) -> None:
+        """Look whether something can be claimed: settings have changed."""
+        self._stir.set()
+
     # -- claims -------------------------------------------------------------------
 
     async def _claiming(self) -> None:

@@ -107,6 +107,8 @@ class Part:
         self._processes: list[Process] = []
         self._page: Page | None = None
         self._away: set[str] = set()
+        self._cards: set[tuple[str, str]] = set()
+        self._card_wanted = trio.Event()
         self._end: End | None = None
         self._ended = trio.Event()
         self._moved = math.inf
@@ -287,7 +289,7 @@ class Part:
             )  # fmt: skip
             feed = Feed(
                 origin, shape, run, mix, means.registry, means.owner, number,
-                means.tail, means.report, sound=not job.snapshots,
+                means.tail, self._feed_said, sound=not job.snapshots,
             )  # fmt: skip
             feeds.append(feed)
             nursery.start_soon(feed.run)
@@ -302,11 +304,19 @@ class Part:
         self._finish(End("over", "source_ended"))
 
     async def _draw_cards(self, track: Track, mix: Mix, cells: Sequence[Cell], run: Path) -> None:
+        """Draw the cards that are needed, when they are: most recordings never need one."""
         same = self._job.wanted.layout == "spotlight"
-        for number, user in enumerate(track.users):
-            wanted = layout.sizes([c for c in cells if same or c.user == user])
-            for kind, text in (("gone", f"{user} is gone"), ("sound", user)):
-                arguments, paths = card_arguments(text, wanted, run, f"{kind}-{number}")
+        drawn: set[tuple[str, str]] = set()
+        while True:
+            due = sorted(
+                card for card in self._cards if card[1] in track.users and card not in drawn
+            )
+            for kind, user in due:
+                drawn.add((kind, user))
+                wanted = layout.sizes([c for c in cells if same or c.user == user])
+                text = f"{user} is gone" if kind == "gone" else user
+                name = f"{kind}-{track.users.index(user)}"
+                arguments, paths = card_arguments(text, wanted, run, name)
                 process = Process(Command(arguments, owner=self._means.owner), self._means.registry)
                 ended = await process.run()
                 if ended.status != 0:
@@ -314,12 +324,25 @@ class Part:
                     continue
                 for size, path in zip(wanted, paths, strict=True):
                     await mix.card(kind, user, size, path)
+            if not due:
+                await self._card_wanted.wait()
+                self._card_wanted = trio.Event()
+
+    def _want_card(self, kind: str, user: str) -> None:
+        self._cards.add((kind, user))
+        self._card_wanted.set()
+
+    def _feed_said(self, kind: str, data: dict[str, object]) -> None:
+        if kind == "source_has_no_picture":
+            self._want_card("sound", str(data["user"]))
+        self._means.report(kind, data)
 
     def _mixer_said(self, what: dict[str, Any]) -> None:
         user = what.get("user", "")
         match what.get("event"):
             case "gone":
                 self._away.add(user)
+                self._want_card("gone", user)
                 self._means.report("user_gone", {"user": user})
             case "back":
                 self._away.discard(user)

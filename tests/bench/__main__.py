@@ -18,7 +18,9 @@ from rich.table import Table
 
 from tests.bench.kit import ROOT, Options, Row
 
-BENCHES = ("tell", "ask", "idle", "durable", "status", "fanout", "start", "cycles")
+BENCHES = (
+    "tell", "ask", "idle", "durable", "status", "fanout", "start", "cycles", "drain", "recording",
+)  # fmt: skip
 
 
 def measure(names: list[str], options: Options) -> tuple[list[Row], list[str]]:
