@@ -10,7 +10,7 @@ import trio
 
 from supervisor.errors import ActorDown, Rejected
 from supervisor.log import logger
-from supervisor.mailbox import WAKE, Envelope, Mailbox, Message
+from supervisor.mailbox import Mailbox, Message
 from supervisor.reply import Reply
 from supervisor.service import Context, Service
 from supervisor.spec import StopReason
@@ -67,7 +67,7 @@ class Actor(Service, Generic[M]):
         """Report from own long work: waits for room instead of being refused."""
         try:
             await self.mailbox.post(message)
-        except (ActorDown, trio.ClosedResourceError, trio.BrokenResourceError):
+        except ActorDown:
             logger.debug("report_after_end", actor=self.context.path, message=repr(message))
 
     def defer(self) -> Reply[Any]:
@@ -125,9 +125,9 @@ class Actor(Service, Generic[M]):
             item = await take()
             budget = self.budget
             while True:
-                if type(item) is Envelope:
+                if type(item) is Reply:
                     await self._ask(context, item)
-                elif item is not WAKE:
+                elif item is not None:
                     await self._tell(context, item)  # type: ignore[arg-type]
                 if self._done or child.stop_reason is not None:
                     return
@@ -154,17 +154,17 @@ class Actor(Service, Generic[M]):
         self._count(began)
         context.doing = None
 
-    async def _ask(self, context: Context, envelope: Envelope) -> None:
-        reply = envelope.reply
+    async def _ask(self, context: Context, reply: Reply[Any]) -> None:
         now = trio.current_time()
         if reply.done or now >= reply.deadline:
             return  # there is nobody left to answer
-        context.doing = type(envelope.message).__name__
+        message = reply.message
+        context.doing = type(message).__name__
         context.doing_since = now
         began = time.perf_counter_ns()
         self._reply = reply
         try:
-            answer = await self.handle(envelope.message)  # type: ignore[arg-type]
+            answer = await self.handle(message)  # type: ignore[arg-type]
         except Rejected as error:
             reply.fail(error)
         except BaseException:

@@ -1,15 +1,18 @@
 """Messages and the bounded queue they wait in.
 
-A mailbox is a trio memory channel and counters. Nobody waits to put something in:
-when it is full, the message's class says what happens.
+A mailbox is a deque, the one task that takes from it, and counters; an ask waits in it as the reply
+that is to be answered. Nobody waits to put something in: when it is full, the message's class says
+what happens. A trio memory channel for each was tried: it costs a fifth of an ask's round trip.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Hashable
-from typing import Any, ClassVar, Final, Generic, TypeVar
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
+import outcome
 import trio
 
 from supervisor.errors import ActorDown, MailboxFull
@@ -42,34 +45,27 @@ class Ask(Message, Generic[R]):
     __slots__ = ()
 
 
-class Envelope:
-    """An ask on its way: the message, and where its answer goes."""
+class _Nothing:
+    """What a task is woken with: it looks for itself what there is. trio's own serve only once."""
 
-    __slots__ = ("message", "reply")
-
-    def __init__(self, message: Ask[Any], reply: Reply[Any]) -> None:
-        self.message = message
-        self.reply = reply
+    def unwrap(self) -> None:
+        """All that trio wants of an outcome."""
 
 
-class _Wake:
-    """A token that is no message: look again, at the stop flag and the coalescing slots."""
-
-
-WAKE: Final = _Wake()
+_NOTHING = cast("outcome.Value[None]", _Nothing())
 
 
 class Mailbox:
-    """One incarnation's queue. Closed for good when its actor ends."""
+    """One incarnation's queue, taken from by one task. Closed for good when its actor ends."""
 
     __slots__ = (
         "_closed",
-        "_receive",
-        "_send",
+        "_posting",
+        "_queue",
         "_slots",
+        "_taker",
         "_woken",
         "coalesced",
-        "depth",
         "handled",
         "high_water",
         "path",
@@ -80,36 +76,48 @@ class Mailbox:
     def __init__(self, path: str, size: int) -> None:
         self.path = path
         self.size = size
-        # One place more, for the token: it must not cost a message its place, nor the other way.
-        self._send, self._receive = trio.open_memory_channel[Any](size + 1)
+        self._queue: deque[Message | Reply[Any]] = deque()
+        # The actor's task, while it waits for something to take.
+        self._taker: trio.lowlevel.Task | None = None
         self._woken = False
+        # Tasks of the actor's that wait for room, in their order, with what they post.
+        self._posting: dict[trio.lowlevel.Task, Message] | None = None
         self._slots: dict[Hashable, Message] | None = None
         self._closed: str | None = None
-        self.depth = self.high_water = self.refused = self.coalesced = self.handled = 0
+        self.high_water = self.refused = self.coalesced = self.handled = 0
 
-    def put(self, item: Message | Envelope) -> None:
-        """Queue an item. Raises MailboxFull, or ActorDown when the actor has ended."""
-        if self._closed is not None:
-            raise ActorDown(self.path, self._closed)
-        if type(item) is not Envelope and item.overflow is Overflow.COALESCE:  # type: ignore[union-attr]
-            self._put_slot(item)  # type: ignore[arg-type]
-            return
-        self.put_ask(item)
+    @property
+    def depth(self) -> int:
+        """How many wait, with those that wait for room; without the coalesced."""
+        return len(self._queue) + len(self._posting or ())
 
-    def put_ask(self, item: Message | Envelope) -> None:
+    def put(self, item: Message) -> None:
+        """Queue a message. Raises MailboxFull, or ActorDown when the actor has ended."""
+        if item.overflow is Overflow.COALESCE:
+            self._put_slot(item)
+        else:
+            self.put_ask(item)
+
+    def put_ask(self, item: Message | Reply[Any]) -> None:
         """Queue what is refused when there is no room, as every ask is. Raises as `put`."""
         if self._closed is not None:
             raise ActorDown(self.path, self._closed)
-        depth = self.depth + 1
+        queue = self._queue
+        depth = len(queue) + 1
         if depth > self.size:
             self.refused += 1
             raise MailboxFull(self.path, self.size)
-        self._send.send_nowait(item)
-        self.depth = depth
+        queue.append(item)
         if depth > self.high_water:
             self.high_water = depth
+        task = self._taker
+        if task is not None:
+            self._taker = None
+            trio.lowlevel.reschedule(task, _NOTHING)
 
     def _put_slot(self, message: Message) -> None:
+        if self._closed is not None:
+            raise ActorDown(self.path, self._closed)
         if self._slots is None:
             self._slots = {}
         key = (type(message), message.coalesce_key())
@@ -124,64 +132,64 @@ class Mailbox:
 
     async def post(self, message: Message) -> None:
         """Queue a message and wait for room: for an actor's own tasks that report to it."""
-        if self._closed is not None:
-            raise ActorDown(self.path, self._closed)
-        # Counted before it has room: the actor may take it before this task runs again.
-        self.depth += 1
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._closed is not None or len(self._queue) < self.size:
+            self.put_ask(message)
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return
+        if self._posting is None:
+            self._posting = {}
+        posting, task = self._posting, trio.lowlevel.current_task()
+        posting[task] = message
         self.high_water = max(self.high_water, self.depth)
-        try:
-            await self._send.send(message)
-        except BaseException:
-            self.depth -= 1
-            raise
+
+        def abort(_raise: Callable[[], None]) -> trio.lowlevel.Abort:
+            del posting[task]
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
 
     def wake(self) -> None:
-        """Make a waiting `take` return; a full mailbox has no waiting `take`."""
-        if self._woken:
-            return
-        try:
-            self._send.send_nowait(WAKE)
-        except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
-            return
+        """Make `take` return, the one that waits or the next: there may be nothing to take."""
         self._woken = True
+        task = self._taker
+        if task is not None:
+            self._taker = None
+            trio.lowlevel.reschedule(task, _NOTHING)
 
-    async def take(self) -> Message | Envelope | _Wake:
-        """The next item, when there is one."""
-        item: Message | Envelope | _Wake = await self._receive.receive()
-        if item is WAKE:
-            self._woken = False
+    async def take(self) -> Message | Reply[Any] | None:
+        """The next item, when there is one; None after a `wake`, when there may be none."""
+        if self._queue or self._woken:
+            await trio.lowlevel.checkpoint()
         else:
-            self.depth -= 1
-        return item
+            self._taker = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._abort_take)
+        self._woken = False
+        return self.take_nowait()
 
-    def take_nowait(self) -> Message | Envelope | _Wake | None:
+    def _abort_take(self, _raise: Callable[[], None]) -> trio.lowlevel.Abort:
+        self._taker = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def take_nowait(self) -> Message | Reply[Any] | None:
         """The next item, or None. Coalesced messages come when nothing else waits."""
-        if not (self.depth or self._woken):
-            # Known without asking the channel, which says so by an exception.
-            return self._take_slot()
-        try:
-            item: Message | Envelope | _Wake = self._receive.receive_nowait()
-        except trio.WouldBlock:
-            return self._take_slot()
-        if item is WAKE:
-            self._woken = False
-        else:
-            self.depth -= 1
+        if not self._queue:
+            return self._slots.pop(next(iter(self._slots))) if self._slots else None
+        item = self._queue.popleft()
+        if self._posting:
+            task = next(iter(self._posting))
+            self._queue.append(self._posting.pop(task))
+            trio.lowlevel.reschedule(task, _NOTHING)
         return item
-
-    def _take_slot(self) -> Message | None:
-        # Slots need no token of their own: a full channel had no room for one.
-        return self._slots.pop(next(iter(self._slots))) if self._slots else None
 
     def close(self, reason: str) -> None:
         """End it: every waiting asker gets ActorDown now, and so does who comes later."""
         self._closed = reason
-        while True:
-            item = self.take_nowait()
-            if item is None:
-                break
-            if isinstance(item, Envelope):
-                item.reply.fail(ActorDown(self.path, reason))
+        for item in self._queue:
+            if type(item) is Reply:
+                item.fail(ActorDown(self.path, reason))
+        self._queue.clear()
+        posting, self._posting = self._posting, None
+        for task in posting or ():
+            trio.lowlevel.reschedule(task, outcome.Error(ActorDown(self.path, reason)))
         self._slots = None
-        self._receive.close()
-        self._send.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Generic, Protocol, TypeVar
 
 from supervisor.errors import ActorDown, MailboxFull
-from supervisor.mailbox import Ask, Envelope, Mailbox, Message
+from supervisor.mailbox import Ask, Mailbox, Message
 from supervisor.reply import Reply
 
 M = TypeVar("M", bound=Message, contravariant=True)
@@ -67,8 +67,8 @@ class Ref(Generic[M]):
         mailbox = self._cell.mailbox
         if mailbox is None:
             raise ActorDown(self._cell.path, self._cell.down_reason)
-        reply: Reply[R] = Reply(timeout)
-        mailbox.put_ask(Envelope(message, reply))
+        reply: Reply[R] = Reply(timeout, message)
+        mailbox.put_ask(reply)
         return await reply.wait()
 
     def forward(self, message: Ask[R], reply: Reply[R]) -> None:
@@ -81,7 +81,8 @@ class Ref(Generic[M]):
             reply.fail(ActorDown(self._cell.path, self._cell.down_reason))
             return
         try:
-            mailbox.put(Envelope(message, reply))
+            reply.message = message
+            mailbox.put_ask(reply)
         except (MailboxFull, ActorDown) as error:
             reply.fail(error)
 

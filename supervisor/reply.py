@@ -24,11 +24,15 @@ PER_SECOND = 1 / TICK
 
 
 class Reply(Generic[R]):
-    """Where an answer arrives. The first of `set` and `fail` counts, later ones are dropped."""
+    """Where an answer arrives. The first of `set` and `fail` counts, later ones are dropped.
 
-    __slots__ = ("_bucket", "_error", "_task", "_value", "deadline", "done", "timeout")
+    It is also how an ask travels: it waits in a mailbox with the `message` that is to be answered.
+    """
 
-    def __init__(self, timeout: float) -> None:
+    __slots__ = ("_bucket", "_error", "_task", "_value", "deadline", "done", "message", "timeout")
+
+    def __init__(self, timeout: float, message: object = None) -> None:
+        self.message = message
         self.timeout = timeout
         self.deadline = trio.current_time() + timeout
         # Is it answered, expired, or has the asker gone?

@@ -18,7 +18,7 @@ from typing import Any, Literal
 ROOT = Path(__file__).resolve().parents[2]
 # Beside the state folder of `switchboard serve`: the same disk, not a memory file system.
 SCRATCH = ROOT / "var" / "bench"
-PATIENCE = 900.0
+PATIENCE = 3600.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,17 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.errors import ActorDown, MailboxFull
-from supervisor.mailbox import WAKE, Envelope, Mailbox
+from supervisor.mailbox import Mailbox
 from supervisor.reply import Reply
 from tests.supervisor.kit import Echo, Level, Note
 
 
 def drain(mailbox: Mailbox) -> list[object]:
-    """All messages there are, without tokens."""
+    """All messages there are."""
     found: list[object] = []
     while (item := mailbox.take_nowait()) is not None:
-        if item is not WAKE:
-            found.append(item)
+        found.append(item)
     return found
 
 
@@ -95,13 +94,45 @@ async def test_post_waits_for_room() -> None:
 async def test_a_post_given_up_is_not_counted_as_waiting() -> None:
     mailbox = Mailbox("/a", 1)
     await mailbox.post(Note("1"))
-    await mailbox.post(Note("2"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(mailbox.post, Note("2"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert mailbox.depth == 2
+        nursery.cancel_scope.cancel()
     with trio.move_on_after(0) as scope:
         await mailbox.post(Note("3"))
     assert scope.cancelled_caught
-    assert mailbox.depth == 2
-    assert drain(mailbox) == [Note("1"), Note("2")]
+    assert mailbox.depth == 1
+    assert drain(mailbox) == [Note("1")]
     assert mailbox.depth == 0
+
+
+async def test_posts_that_wait_come_in_their_order_and_before_later_ones() -> None:
+    mailbox = Mailbox("/a", 1)
+    async with trio.open_nursery() as nursery:
+        for n in range(3):
+            nursery.start_soon(mailbox.post, Note(str(n)))
+            await trio.testing.wait_all_tasks_blocked()
+        got = [mailbox.take_nowait()]
+        await trio.lowlevel.checkpoint()
+        with pytest.raises(MailboxFull):
+            mailbox.put(Note("told"))
+        nursery.start_soon(mailbox.post, Note("3"))
+        await trio.testing.wait_all_tasks_blocked()
+        got += [await mailbox.take() for _ in range(3)]
+    assert got == [Note(str(n)) for n in range(4)]
+
+
+async def test_a_take_that_is_given_up_loses_nothing() -> None:
+    mailbox = Mailbox("/a", 2)
+    with trio.move_on_after(0):
+        await mailbox.take()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(mailbox.take)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    mailbox.put(Note("kept"))
+    assert await mailbox.take() == Note("kept")
 
 
 async def test_a_taken_message_is_never_counted_before_it_came() -> None:
@@ -126,15 +157,15 @@ async def test_wake_makes_a_waiting_take_return() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.lowlevel.checkpoint)
             mailbox.wake()
-            assert await mailbox.take() is WAKE
+            assert await mailbox.take() is None
             mailbox.wake()
-            assert await mailbox.take() is WAKE
+            assert await mailbox.take() is None
 
 
 async def test_closed_it_tells_waiting_askers_at_once_and_refuses_all_later_ones() -> None:
     mailbox = Mailbox("/a", 2)
-    reply: Reply[str] = Reply(60)
-    mailbox.put(Envelope(Echo("x"), reply))
+    reply: Reply[str] = Reply(60, Echo("x"))
+    mailbox.put_ask(reply)
     mailbox.put(Note("lost"))
     mailbox.put(Level("left", 1))
     mailbox.close("crash: boom")
@@ -146,6 +177,17 @@ async def test_closed_it_tells_waiting_askers_at_once_and_refuses_all_later_ones
     with pytest.raises(ActorDown):
         await mailbox.post(Note("late"))
     mailbox.wake()
+
+
+async def test_closed_it_tells_who_waits_for_room() -> None:
+    mailbox = Mailbox("/a", 1)
+    mailbox.put(Note("1"))
+    with trio.fail_after(1), pytest.RaisesGroup(ActorDown):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mailbox.post, Note("2"))
+            await trio.testing.wait_all_tasks_blocked()
+            mailbox.close("crash: boom")
+    assert mailbox.depth == 0
 
 
 PUTS = st.lists(st.one_of(st.integers(0, 99), st.sampled_from("abcdef"), st.none()), max_size=60)
@@ -165,7 +207,7 @@ async def test_nothing_accepted_is_lost_and_the_newest_of_each_key_survives(
             item = mailbox.take_nowait()
             if isinstance(item, Level):
                 assert newest.pop(item.meter) == item.value
-            elif item is not None and item is not WAKE:
+            elif item is not None:
                 got.append(item)
         elif isinstance(action, str):
             mailbox.put(Level(action, at))
