@@ -36,8 +36,6 @@ START_AFTER = 3.0
 # How far the encoder may lag before it is told, in seconds.
 BEHIND = 2.0
 PIPE_SIZE = 1024 * 1024  # pipe(7): what an unprivileged process may ask for
-# Looks at the pipes in each tick: one look empties a pipe of PIPE_SIZE.
-LOOKS = 3
 BLACK = (16, 128, 128)
 
 
@@ -78,10 +76,10 @@ class Frames:
     def __init__(self, path: str, width: int, height: int, most: int) -> None:
         self.size = (width, height)
         self._fd = open_pipe(path)
-        self._bytes = width * height * 3 // 2
+        self.bytes = width * height * 3 // 2
         self._most = most
         self._spare: list[bytearray] = []
-        self._filling = bytearray(self._bytes)
+        self._filling = bytearray(self.bytes)
         self._filled = 0
         self.waiting: deque[bytearray] = deque()
         self.first = 0
@@ -98,9 +96,9 @@ class Frames:
                 return got
             got = True
             self._filled += count
-            if self._filled == self._bytes:
+            if self._filled == self.bytes:
                 self.waiting.append(self._filling)
-                self._filling = self._spare.pop() if self._spare else bytearray(self._bytes)
+                self._filling = self._spare.pop() if self._spare else bytearray(self.bytes)
                 self._filled = 0
                 if len(self.waiting) > self._most:
                     self.skip_to(self.first + len(self.waiting) // 2)
@@ -443,14 +441,20 @@ class Mixer:
             time.sleep(0.01)
 
     def _until(self, due: float) -> None:
-        """Wait for the time of the next frame, and read meanwhile."""
-        pause = 1.0 / self.settings.fps / LOOKS
+        """Wait for the time of the next frame, and read as often as the pipes need it meanwhile."""
+        pause = 1.0 / self.settings.fps / self._looks()
         while True:
-            self.read()
             left = due - time.monotonic()
-            if left <= 0:
+            if left > 0:
+                time.sleep(min(left, pause))
+            self.read()
+            if left <= pause:
                 return
-            time.sleep(min(left, pause))
+
+    def _looks(self) -> int:
+        """Looks at the pipes in each tick: one look takes what a pipe holds."""
+        largest = max((f.bytes for u in self.users.values() for f in u.frames), default=0)
+        return largest // (PIPE_SIZE // 2) + 1
 
     def _look_behind(self, late: float) -> None:
         if late > BEHIND and not self._behind:
