@@ -127,7 +127,7 @@ class EndpointActor(Actor[Any]):
     async def handle(self, message: EndpointMessage) -> object:
         """See Actor.handle."""
         match message:
-            case Redrive() | Enable() | Ping() if not self._opened:
+            case Redrive() | Enable() if not self._opened:
                 raise Rejected("busy", f"the webhook {self._name!r} is just starting")
             case Redrive(_, ids):
                 return await self._redrive(ids)

@@ -122,11 +122,7 @@ def open_endpoint(tx: Transaction, name: str, settings: str, epoch: str) -> Open
         (name,),
     )
     if row is None:
-        tx.execute(
-            "INSERT INTO webhook_endpoints (name, epoch, seq, settings, disabled, since, removed,"
-            " last_success, last_failure, last_error) VALUES (?, ?, ?, ?, '', '', '', '', '', '')",
-            (name, epoch, tx.head, settings),
-        )
+        _begin(tx, name, epoch, settings)
         return Opening(tx.head, "", "", 0)
     was_in, seq, before, disabled, since = row
     if was_in != epoch:
@@ -144,13 +140,27 @@ def open_endpoint(tx: Transaction, name: str, settings: str, epoch: str) -> Open
     return Opening(seq, disabled, since, count_dead(tx, name))
 
 
-def note_configured(tx: Transaction, names: Sequence[str]) -> None:
-    """Those that the configuration has no more are forgotten by retention, from now on."""
-    for (name,) in tx.all("SELECT name FROM webhook_endpoints WHERE removed = ''"):
-        if name not in names:
-            tx.execute(
-                "UPDATE webhook_endpoints SET removed = ? WHERE name = ?", (timestamp(), name)
-            )
+def note_configured(tx: Transaction, names: Sequence[str], epoch: str) -> None:
+    """New ones begin at the head; those that are not configured any more retention forgets."""
+    known: dict[str, str] = dict(tx.all("SELECT name, removed FROM webhook_endpoints"))
+    for name in names:
+        if name not in known:
+            _begin(tx, name, epoch, "")
+        elif known[name]:
+            tx.execute("UPDATE webhook_endpoints SET removed = '' WHERE name = ?", (name,))
+    now = timestamp()
+    tx.execute_many(
+        "UPDATE webhook_endpoints SET removed = ? WHERE name = ?",
+        [(now, name) for name, removed in known.items() if name not in names and not removed],
+    )
+
+
+def _begin(tx: Transaction, name: str, epoch: str, settings: str) -> None:
+    tx.execute(
+        "INSERT INTO webhook_endpoints (name, epoch, seq, settings, disabled, since, removed,"
+        " last_success, last_failure, last_error) VALUES (?, ?, ?, ?, '', '', '', '', '', '')",
+        (name, epoch, tx.head, settings),
+    )
 
 
 def enable(tx: Transaction, name: str, caller: str) -> bool:

@@ -81,14 +81,16 @@ class WebhookRouter(Actor[Any]):
                     nursery.start_soon(self._end, name, Cause.RECONFIGURED)
         for name in set(standings) - set(wanted):
             del standings[name]
+        services = self._services
+        try:
+            # Before they start: whoever is told that they are there may count on what happens next.
+            await services.store.write(records.note_configured, list(wanted), services.log.epoch)
+        except StoreUnavailable as error:
+            # Each begins by itself when the disk lets it.
+            logger.warning("webhooks_not_noted", error=str(error))
         for name, section in wanted.items():
             if self._members.child(name) is None:
                 self._start(name, section)
-        try:
-            await self._services.store.write(records.note_configured, list(wanted))
-        except StoreUnavailable as error:
-            # Only retention needs it; the next reload or start notes it.
-            logger.warning("webhooks_not_noted", error=str(error))
 
     def _start(self, name: str, section: Webhook) -> None:
         def start() -> EndpointActor:

@@ -122,7 +122,7 @@ def _words(error: Exception) -> str:
     """Why there is no answer: without the URL or anything that came, either may hold a key."""
     match error:
         case httpx.ConnectError():
-            return f"no connection: {error}"
+            return f"no connection: {_cause(error)}"
         case httpx.RemoteProtocolError() if "disconnected" in str(error):
             return "the connection was closed without an answer"
         case httpx.RemoteProtocolError():
@@ -131,3 +131,13 @@ def _words(error: Exception) -> str:
             return "the connection was lost"
         case _:
             return type(error).__name__
+
+
+def _cause(error: BaseException) -> str:
+    """The first in the chain that has words: what TLS refuses is at its end."""
+    found: BaseException | None = error
+    while found is not None:
+        if str(found):
+            return str(found)
+        found = found.__cause__ or found.__context__
+    return type(error).__name__

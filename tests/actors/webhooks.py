@@ -119,13 +119,6 @@ class Office:
         found = await self.router.ask(ListDeliveries(name, state, 2**62, 500))
         return found.deliveries
 
-    async def opened(self, *names: str) -> None:
-        """When these have their place in the log: what happens from now on they are told."""
-        for name in names:
-            with trio.fail_after(PATIENCE):
-                while self.services.board.standings[name].cursor is None:
-                    await trio.sleep(0.005)
-
 
 @asynccontextmanager
 async def office(folder: Path, **endpoints: dict[str, Any]) -> AsyncIterator[Office]:
@@ -138,7 +131,6 @@ async def office(folder: Path, **endpoints: dict[str, Any]) -> AsyncIterator[Off
             it = Office(bench, endpoints)
             await it.tree.start(nursery)
             await reach(it.tree.child("router"), State.RUNNING)
-            await it.opened(*endpoints)
             try:
                 yield it
             finally:
