@@ -10,13 +10,14 @@ import hashlib
 import math
 import random
 import secrets
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, TypeVarTuple, assert_never
+from collections.abc import Sequence
+from typing import Any, assert_never
 
 import msgspec
 import trio
 
-from actors.webhook import records
+from actors.webhook import delivery_records, records
+from actors.webhook.delivery_records import Letter
 from actors.webhook.machine import WELL, Receiver, Rule, State, observe, step
 from actors.webhook.messages import (
     Counted,
@@ -33,8 +34,8 @@ from actors.webhook.messages import (
     Settled,
 )
 from actors.webhook.outbox import Item, Outbox
+from actors.webhook.patience import Patient
 from actors.webhook.reading import LogReading
-from actors.webhook.records import Letter
 from actors.webhook.sender import Sender
 from actors.webhook.services import Services, Standing
 from config.model import Webhook
@@ -44,15 +45,9 @@ from supervisor.event import timestamp
 from supervisor.log import logger
 from supervisor.reply import Reply
 from supervisor.spec import StopReason
-from supervisor.transaction import Reading, Transaction
-
-R = TypeVar("R")
-Ts = TypeVarTuple("Ts")
 
 # Deliveries that wait; while there are as many the log is not read, and keeps the rest.
 MAX_PENDING = 1000
-# A disk that refused is tried again after so many seconds.
-AGAIN = 2.0
 # What is under way when it is to stop gets so long: cut off, it would be sent once more.
 DRAIN = 5.0
 # Retention deletes dead letters without a word: they are counted again while there are any.
@@ -68,6 +63,7 @@ class EndpointActor(Actor[Any]):
         self._services = services
         self._name = name
         self._section = section
+        self._patient = Patient(services.store, name)
         self._rule = Rule(section.attempts, section.backoff_first, section.backoff_cap)
         self._rng = random.Random()  # noqa: S311 - jitter
         self._standing = services.board.standings[name] = Standing(section)
@@ -114,10 +110,10 @@ class EndpointActor(Actor[Any]):
     async def _open(self) -> None:
         services, name = self._services, self._name
         settings = hashlib.sha256(msgspec.json.encode(self._section, order="sorted")).hexdigest()
-        row = await self._insist(records.open_endpoint, name, settings, services.log.epoch)
-        waiting = await self._read(records.pending, name)
+        row = await self._patient.write(records.open_endpoint, name, settings, services.log.epoch)
+        waiting = await self._patient.read(delivery_records.pending, name)
         pending = [
-            (Item(seq, subject, attempts), records.seconds_until(due, self._rule.cap))
+            (Item(seq, subject, attempts), delivery_records.seconds_until(due, self._rule.cap))
             for seq, subject, attempts, due in waiting
         ]
         await self.post(Opened(row.disabled, row.since, row.seq, row.dead, pending))
@@ -164,7 +160,7 @@ class EndpointActor(Actor[Any]):
         self._reading = LogReading(
             self._services, self._name, self._section, message.cursor, self._room
         )
-        self.spawn(self._reading.run, self._insist, self._report)
+        self.spawn(self._reading.run, self._report)
         self.spawn(self._watch_clock)
 
     async def _report(self, items: Sequence[Item]) -> None:
@@ -174,7 +170,9 @@ class EndpointActor(Actor[Any]):
         room = max(MAX_PENDING - len(self._outbox), 0)
         if not room:
             raise Rejected("busy", f"{MAX_PENDING} deliveries of {self._name!r} wait already")
-        found, left = await self._services.store.write(records.redrive, self._name, ids, room)
+        found, left = await self._services.store.write(
+            delivery_records.redrive, self._name, ids, room
+        )
         for seq, subject in found:
             self._outbox.add(Item(seq, subject))
         self._note_dead(left)
@@ -236,7 +234,7 @@ class EndpointActor(Actor[Any]):
     async def _try(self, item: Item) -> None:
         """One try, and its row: only then may the next of its subject go."""
         try:
-            letter = await self._read(records.letter, self._name, item.seq)
+            letter = await self._patient.read(delivery_records.letter, self._name, item.seq)
             if letter is None:
                 settled = Settled(item, None, None)
             else:
@@ -251,7 +249,9 @@ class EndpointActor(Actor[Any]):
         after = step(item.attempts, outcome, self._rule, self._rng)
         # What the receiver took must not be sent again for as long as this process lives, whatever
         # the disk does.
-        disabled = await self._insist(records.settle, self._name, item.seq, outcome, after)
+        disabled = await self._patient.write(
+            delivery_records.settle, self._name, item.seq, outcome, after
+        )
         return Settled(item, outcome, after, disabled)
 
     def _settle(self, message: Settled) -> None:
@@ -309,25 +309,6 @@ class EndpointActor(Actor[Any]):
     async def _recount(self) -> None:
         while self._standing.dead:
             await trio.sleep(COUNT_EVERY)
-            await self.post(Counted(await self._read(records.count_dead, self._name)))
+            await self.post(Counted(await self._patient.read(records.count_dead, self._name)))
             await trio.lowlevel.checkpoint()
         self._counting = False
-
-    # -- the store, whatever it takes -------------------------------------------
-
-    async def _insist(self, fn: Callable[[Transaction, *Ts], R], *args: *Ts) -> R:
-        """Write, and while the disk refuses, wait and try again."""
-        while True:
-            try:
-                return await self._services.store.write(fn, *args)
-            except StoreUnavailable as error:
-                logger.warning("webhook_waits_for_disk", webhook=self._name, error=str(error))
-            await trio.sleep(AGAIN)
-
-    async def _read(self, fn: Callable[[Reading, *Ts], R], *args: *Ts) -> R:
-        while True:
-            try:
-                return await self._services.store.read(fn, *args)
-            except StoreUnavailable as error:
-                logger.warning("webhook_waits_for_disk", webhook=self._name, error=str(error))
-            await trio.sleep(AGAIN)

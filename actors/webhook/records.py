@@ -1,24 +1,19 @@
-"""Endpoints and their deliveries in the database. All SQL of this kind is here.
+"""Endpoints in the database: their places in the log, their lives, and what retention forgets.
 
-A delivery is known by the number of its event: an event is queued for an endpoint once, whatever
-happens in between. Its `webhook-id` is made of the log's epoch and that number, so that it stays
-the same over tries, restarts and a restored backup, and never stands for two events.
+What they are sent is in delivery_records.py. All SQL of webhooks is in these two.
 """
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlite_utils
 from sqlite_utils import Migrations
 
-from actors.webhook.machine import Next, Outcome, State
-from actors.webhook.messages import DeliveryView
-from actors.webhook.selection import KIND
-from supervisor.event import Event, timestamp
-from supervisor.transaction import Reading, Row, Transaction
+from actors.webhook.machine import State
+from supervisor.event import timestamp
+from supervisor.transaction import Reading, Transaction
 
 migrations = Migrations("webhook")
 
@@ -91,14 +86,6 @@ def note_epoch(tx: Transaction, epoch: str, head: int) -> None:
     )
 
 
-def _epoch_of(epochs: Sequence[Row], seq: int) -> str:
-    found = ""
-    for epoch, after in epochs:
-        if after < seq or not found:
-            found = epoch
-    return found
-
-
 # -- an endpoint's life -------------------------------------------------------------
 
 
@@ -131,7 +118,7 @@ def open_endpoint(tx: Transaction, name: str, settings: str, epoch: str) -> Open
         tell_gap(tx, name, "epoch", f"{was_in}:{seq}", seq + 1, None)
     if before != settings and disabled:
         disabled = since = ""
-        tx.emit("webhook.enabled", _subject(name), {"by": "configuration"})
+        tx.emit("webhook.enabled", subject_of(name), {"by": "configuration"})
     tx.execute(
         "UPDATE webhook_endpoints SET epoch = ?, settings = ?, disabled = ?, since = ?,"
         " removed = '' WHERE name = ?",
@@ -170,7 +157,7 @@ def enable(tx: Transaction, name: str, caller: str) -> bool:
         (name,),
     )
     if changed:
-        tx.emit("webhook.enabled", _subject(name), {"by": caller})
+        tx.emit("webhook.enabled", subject_of(name), {"by": caller})
     return changed > 0
 
 
@@ -191,176 +178,22 @@ def tell_gap(
 ) -> None:
     """Say that events cannot be told to an endpoint; how many of any topic, where it is known."""
     data = {"reason": reason, "requested": requested, "first": first, "missed": missed}
-    tx.emit("webhook.gap", _subject(name), data)
+    tx.emit("webhook.gap", subject_of(name), data)
 
 
-def _subject(name: str) -> str:
+def subject_of(name: str) -> str:
+    """Of the events that tell of an endpoint."""
     return f"webhook/{name}"
 
 
-# -- the outbox -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Fresh:
-    """An event to be told; `once`: unless its subject was told of such within `once_hours`."""
-
-    event: Event
-    once: bool
-
-
-def queue(
-    tx: Transaction, name: str, fresh: Sequence[Fresh], once_hours: float, cursor: int
-) -> list[tuple[int, str]]:
-    """Queue events and move the cursor past them: (seq, subject) of those that are to be sent."""
-    epochs = tx.all("SELECT epoch, after FROM webhook_epochs ORDER BY after")
-    now = timestamp()
-    horizon = _ago(once_hours * 3600)
-    queued = []
-    for it in fresh:
-        event = it.event
-        if it.once and _told(tx, name, event.subject, horizon):
-            continue
-        added = tx.execute(
-            "INSERT INTO webhook_deliveries (endpoint, seq, id, ts, type, subject, data, once,"
-            " state, attempts, due, status, error, answer, seconds, created, changed)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'pending', 0, '', NULL, '', '', 0, ?, ?)"
-            " ON CONFLICT (endpoint, seq) DO NOTHING",
-            (
-                name,
-                event.seq,
-                f"msg_{_epoch_of(epochs, event.seq)}_{event.seq}",
-                event.ts,
-                event.type,
-                event.subject,
-                bytes(event.data).decode(),
-                int(it.once),
-                now,
-                now,
-            ),
-        )
-        if added:
-            queued.append((event.seq, event.subject))
-    move_cursor(tx, name, cursor)
-    return queued
-
-
-def _told(tx: Transaction, name: str, subject: str, horizon: str) -> bool:
-    found = tx.value(
-        "SELECT 1 FROM webhook_deliveries"
-        " WHERE endpoint = ? AND subject = ? AND created > ? AND once = 1 AND state <> 'dead'"
-        " LIMIT 1",
-        (name, subject, horizon),
-    )
-    return found is not None
-
-
-def pending(db: Reading, name: str) -> list[tuple[int, str, int, str]]:
-    """What is to be sent: (seq, subject, attempts, due)."""
-    rows = db.all(
-        "SELECT seq, subject, attempts, due FROM webhook_deliveries"
-        " WHERE endpoint = ? AND state = 'pending' ORDER BY seq",
-        (name,),
-    )
-    return [(seq, subject, attempts, due) for seq, subject, attempts, due in rows]
-
-
-@dataclass(frozen=True, slots=True)
-class Letter:
-    """What a delivery is made of; `data` is JSON."""
-
-    id: str
-    seq: int
-    epoch: str
-    ts: str
-    type: str
-    subject: str
-    data: str
-
-
-def letter(db: Reading, name: str, seq: int) -> Letter | None:
-    """A delivery that is to be sent; None when there is none (any more)."""
-    row = db.one(
-        "SELECT id, seq, ts, type, subject, data FROM webhook_deliveries"
-        " WHERE endpoint = ? AND seq = ? AND state = 'pending'",
-        (name, seq),
-    )
-    if row is None:
-        return None
-    msg_id, seq, *rest = row
-    return Letter(msg_id, seq, msg_id.split("_")[1], *rest)
-
-
-def settle(tx: Transaction, name: str, seq: int, outcome: Outcome, after: Next) -> str:
-    """Keep how a try ended, and say what must be said; why the endpoint is disabled, if it is.
-
-    A 2xx is no event: the receiver knows, and the delivery log has it.
-    """
-    now = timestamp()
-    over = after.state is State.DELIVERED
-    due = "" if after.state is not State.PENDING else _ago(-after.wait)
-    tx.execute(
-        "UPDATE webhook_deliveries SET state = ?, attempts = ?, due = ?, status = ?, error = ?,"
-        " answer = ?, seconds = ?, changed = ?, data = CASE WHEN ? THEN '' ELSE data END"
-        " WHERE endpoint = ? AND seq = ?",
-        (
-            after.state.value,
-            after.attempts,
-            due,
-            outcome.status,
-            outcome.reason,
-            outcome.answer,
-            outcome.seconds,
-            now,
-            over,
-            name,
-            seq,
-        ),
-    )
-    if over:
-        tx.execute("UPDATE webhook_endpoints SET last_success = ? WHERE name = ?", (now, name))
-    else:
-        tx.execute(
-            "UPDATE webhook_endpoints SET last_failure = ?, last_error = ? WHERE name = ?",
-            (now, outcome.reason, name),
-        )
-    if after.state is State.DEAD:
-        _tell_dead(tx, name, seq, outcome, after)
-    return _disable(tx, name, outcome.reason, now) if after.disable else ""
-
-
-def _tell_dead(tx: Transaction, name: str, seq: int, outcome: Outcome, after: Next) -> None:
-    row = tx.one(
-        "SELECT id, type, subject FROM webhook_deliveries WHERE endpoint = ? AND seq = ?",
-        (name, seq),
-    )
-    # What webhooks tell of themselves ends here: two endpoints that are told of each other's dead
-    # letters would go on for ever.
-    if row is None or row[1].partition(".")[0] == KIND:
-        return
-    data = {
-        "id": row[0],
-        "seq": seq,
-        "type": row[1],
-        "subject": row[2],
-        "attempts": after.attempts,
-        "status": outcome.status,
-        "error": outcome.reason,
-    }
-    tx.emit("webhook.dead_letter", _subject(name), data)
-
-
-def _disable(tx: Transaction, name: str, reason: str, now: str) -> str:
+def disable(tx: Transaction, name: str, reason: str, now: str) -> None:
+    """Send it nothing more, and say so once."""
     changed = tx.execute(
         "UPDATE webhook_endpoints SET disabled = ?, since = ? WHERE name = ? AND disabled = ''",
         (reason, now, name),
     )
     if changed:
-        tx.emit("webhook.disabled", _subject(name), {"reason": reason})
-    return reason
-
-
-# -- dead letters -----------------------------------------------------------------------
+        tx.emit("webhook.disabled", subject_of(name), {"reason": reason})
 
 
 def count_dead(db: Reading, name: str) -> int:
@@ -371,43 +204,6 @@ def count_dead(db: Reading, name: str) -> int:
             (name,),
         )
     )
-
-
-def redrive(
-    tx: Transaction, name: str, ids: Sequence[str] | None, room: int
-) -> tuple[list[tuple[int, str]], int]:
-    """Make dead letters pending again, the oldest first, as many as there is room for.
-
-    Returns (seq, subject) of those, and how many are dead still.
-    """
-    if ids is None:
-        rows = tx.all(
-            "SELECT seq, subject FROM webhook_deliveries"
-            " WHERE endpoint = ? AND state = 'dead' ORDER BY seq LIMIT ?",
-            (name, room),
-        )
-    else:
-        rows = []
-        for msg_id in ids:
-            rows += tx.all(
-                "SELECT seq, subject FROM webhook_deliveries"
-                " WHERE endpoint = ? AND seq = ? AND id = ? AND state = 'dead'",
-                (name, _number(msg_id), msg_id),
-            )
-        rows = sorted(set(rows))[:room]
-    now = timestamp()
-    tx.execute_many(
-        "UPDATE webhook_deliveries SET state = 'pending', attempts = 0, due = '', changed = ?"
-        " WHERE endpoint = ? AND seq = ?",
-        [(now, name, seq) for seq, _subject in rows],
-    )
-    return [(seq, subject) for seq, subject in rows], count_dead(tx, name)
-
-
-def _number(id: str) -> int:
-    """An id ends with the number that its row is found by."""
-    number = id.rpartition("_")[2]
-    return int(number) if number.isascii() and number.isdigit() and len(number) < 19 else -1
 
 
 # -- what is shown ------------------------------------------------------------------------
@@ -454,25 +250,6 @@ def known(db: Reading, name: str) -> bool:
     return db.one("SELECT 1 FROM webhook_endpoints WHERE name = ?", (name,)) is not None
 
 
-_SHOWN = (
-    "id, seq, type, subject, state, attempts, due, status, error, answer, seconds, created, changed"
-)
-
-
-def page(db: Reading, name: str, state: str | None, before: int, limit: int) -> list[DeliveryView]:
-    """Deliveries, the newest first, of events before a number."""
-    where, values = "endpoint = ? AND seq < ?", [name, before]
-    if state is not None:
-        where += " AND state = ?"
-        values.append(state)
-    rows = db.all(
-        f"SELECT {_SHOWN} FROM webhook_deliveries WHERE {where} ORDER BY seq DESC LIMIT ?",  # noqa: S608 - constants
-        (*values, limit),
-    )
-    names = _SHOWN.split(", ")
-    return [DeliveryView(**dict(zip(names, row, strict=True))) for row in rows]
-
-
 # -- retention ------------------------------------------------------------------------------
 
 
@@ -500,15 +277,3 @@ def forget_old(tx: Transaction, before: str, limit: int) -> int:
             if not tx.value("SELECT count(*) FROM webhook_deliveries WHERE endpoint = ?", (name,)):
                 tx.execute("DELETE FROM webhook_endpoints WHERE name = ?", (name,))
     return min(gone, limit)
-
-
-def _ago(seconds: float) -> str:
-    return timestamp(datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=seconds))
-
-
-def seconds_until(due: str, most: float) -> float:
-    """How long a stored time is away: at most `most`, whatever the clock did meanwhile."""
-    if not due:
-        return 0.0
-    left = datetime.datetime.fromisoformat(due) - datetime.datetime.now(datetime.UTC)
-    return min(max(left.total_seconds(), 0.0), most)

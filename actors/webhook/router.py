@@ -10,7 +10,7 @@ from typing import Any, assert_never
 
 import trio
 
-from actors.webhook import records
+from actors.webhook import delivery_records, records
 from actors.webhook.actor import DRAIN, EndpointActor
 from actors.webhook.messages import (
     Apply,
@@ -139,7 +139,9 @@ class WebhookRouter(Actor[Any]):
         try:
             if not await store.read(records.known, name):
                 raise Rejected("not_found", f"there is no webhook {name[:80]!r}")
-            found = await store.read(records.page, name, message.state, message.before, limit)
+            found = await store.read(
+                delivery_records.page, name, message.state, message.before, limit
+            )
         except Rejected as error:
             reply.fail(error)
             return

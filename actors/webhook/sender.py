@@ -12,8 +12,8 @@ import httpx
 import msgspec
 import trio
 
+from actors.webhook.delivery_records import Letter
 from actors.webhook.machine import Outcome
-from actors.webhook.records import Letter
 from actors.webhook.signing import headers
 from config import VERSION
 from config.model import Webhook

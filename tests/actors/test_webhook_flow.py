@@ -12,8 +12,8 @@ import pytest
 import trio
 
 from actors.webhook import actor
+from actors.webhook.delivery_records import letter
 from actors.webhook.messages import Enable, Ping, Redrive
-from actors.webhook.records import letter
 from supervisor.child import State
 from supervisor.errors import Rejected
 from supervisor.mailbox import Ask

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from actors.retention import _forget_events
-from actors.webhook import actor, reading, records
+from actors.webhook import actor, patience, reading, records
 from actors.webhook.messages import Enable
 from supervisor.database import restore
 from supervisor.spec import Cause, StopReason
@@ -228,7 +228,7 @@ async def test_what_a_backup_had_not_told_yet_keeps_its_id_after_a_restore(tmp_p
 async def test_what_was_taken_is_not_sent_again_while_the_disk_refuses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(actor, "AGAIN", 0.05)
+    monkeypatch.setattr(patience, "AGAIN", 0.05)
     async with receiver() as it, office(tmp_path, hook=webhook(it)) as desk:
         store: Store = desk.bench.store
         gate = trio.Event()

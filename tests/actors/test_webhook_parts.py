@@ -10,7 +10,7 @@ import standardwebhooks
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.webhook.records import seconds_until
+from actors.webhook.delivery_records import seconds_until
 from actors.webhook.selection import Selection
 from actors.webhook.sender import wait_of
 from actors.webhook.signing import headers, sign

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import random
 import ssl
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,9 +19,9 @@ import trio
 from tests.api.kit import make_token
 from tests.api.test_tls import certificate
 from tests.api.test_webhooks import once
-from tests.appliance import Appliance, running
+from tests.appliance import ROOT, Appliance, ports, running
 from tests.cli.kit import switchboard
-from tests.receiver import Answer, Got, Receiver, receiver, webhook
+from tests.receiver import SECRET, Answer, Got, Receiver, receiver, secret, webhook
 
 Json = dict[str, Any]
 CONCURRENCY = 8
@@ -153,3 +157,38 @@ async def test_a_certificate_is_verified(tmp_path: Path) -> None:
             appliance.env["SSL_CERT_FILE"] = files["certificate"]
             await appliance.start()
             assert [got.subject for got in await it.took(1)] == ["token/one"]
+
+
+async def test_the_receiver_of_the_readme_verifies_what_is_sent(tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    begin = text.index("    import http.server, os, standardwebhooks")
+    lines = text[begin : text.index("`switchboard reload`, then")].splitlines()
+    port = ports()
+    script = tmp_path / "receiver.py"
+    script.write_text("\n".join(line[4:] for line in lines).replace("9000", str(port)))
+    hook = webhook(f"http://127.0.0.1:{port}/hooks", "token", attempts=1000)
+    env = {**os.environ, "BILLING_SECRET": SECRET, "PYTHONUNBUFFERED": "1"}
+    async with trio.open_nursery() as nursery:
+        process = await nursery.start(
+            functools.partial(
+                trio.run_process,
+                [sys.executable, str(script)],
+                env=env,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                check=False,
+            )
+        )
+        config = {"webhooks": {"billing": hook}}
+        async with running(tmp_path, config) as appliance, appliance.client() as client:
+            await make_token(client, "events:ro", named="one")
+            seen = await once(client, lambda h: h["last_success"] != "", "billing")
+            assert seen["dead"] == 0
+            printed = (await process.stdout.receive_some(4096)).decode()
+            assert "token.created token/one {" in printed
+            # One with another key is refused.
+            appliance.write_config({"webhooks": {"billing": {"secret": secret("x")}}})
+            assert (await client.post("/system/reload")).status_code == 200
+            back = (await client.post("/system/webhooks/billing/test")).json()
+            assert (back["ok"], back["status"]) == (False, 401)
+        process.kill()
