@@ -74,6 +74,7 @@ class EndpointActor(Actor[Any]):
         self._all_back = trio.Event()
         self._alarm, self._alarm_set = math.inf, trio.Event()
         self._counting = False
+        self._pinging = trio.Lock()
         self._reading: LogReading | None = None
         self._sender: Sender
 
@@ -291,7 +292,9 @@ class EndpointActor(Actor[Any]):
             f"webhook/{self._name}",
             msgspec.json.encode({"webhook": self._name, "test": True}).decode(),
         )
-        outcome = await self._sender.post(it.id, self._sender.body(it))
+        # One at a time: what is to be delivered must not wait for a connection.
+        async with self._pinging:
+            outcome = await self._sender.post(it.id, self._sender.body(it))
         reply.set(
             Pinged(
                 outcome.accepted, outcome.status, outcome.reason, outcome.answer, outcome.seconds

@@ -79,7 +79,7 @@ def pending(db: Reading, name: str) -> list[tuple[int, str, int, str]]:
     """What is to be sent: (seq, subject, attempts, due)."""
     rows = db.all(
         "SELECT seq, subject, attempts, due FROM webhook_deliveries"
-        " WHERE endpoint = ? AND state = 'pending' ORDER BY seq",
+        " WHERE endpoint = ? AND state = 'pending' AND state <> 'delivered' ORDER BY seq",
         (name,),
     )
     return [(seq, subject, attempts, due) for seq, subject, attempts, due in rows]
@@ -194,7 +194,7 @@ def redrive(
     if ids is None:
         rows = tx.all(
             "SELECT seq, subject FROM webhook_deliveries"
-            " WHERE endpoint = ? AND state = 'dead' ORDER BY seq LIMIT ?",
+            " WHERE endpoint = ? AND state = 'dead' AND state <> 'delivered' ORDER BY seq LIMIT ?",
             (name, room),
         )
     else:
@@ -234,6 +234,8 @@ def page(db: Reading, name: str, state: str | None, before: int, limit: int) -> 
     if state is not None:
         where += " AND state = ?"
         values.append(state)
+        if state != State.DELIVERED.value:
+            where += " AND state <> 'delivered'"
     rows = db.all(
         f"SELECT {_SHOWN} FROM webhook_deliveries WHERE {where} ORDER BY seq DESC LIMIT ?",  # noqa: S608 - constants
         (*values, limit),
