@@ -104,8 +104,8 @@ async def test_the_tree_shows_what_runs(shared: Appliance) -> None:
         assert part in done.out
     done = await switchboard("tree", "--json", config=shared.config_file)
     children = [child["path"] for child in done.json["tree"]["children"]]
-    parts = ["/store", "/guardian", "/retention", "/gateways", "/webhooks", "/config", "/api"]
-    assert children == parts
+    parts = ["store", "guardian", "retention", "gateways", "egress", "webhooks", "config", "api"]
+    assert children == [f"/{part}" for part in parts]
 
 
 async def test_an_actor_is_restarted_by_hand(shared: Appliance) -> None:
