@@ -31,6 +31,10 @@ from actors.gateway.services import Services
 from actors.lease import Clock
 from actors.reconcile import Current, Reconciler, Reload
 from actors.retention import Keeper, Rule
+from actors.webhook import records as webhook_records
+from actors.webhook.messages import Apply, WebhookMessage
+from actors.webhook.router import WebhookRouter
+from actors.webhook.services import Services as WebhookServices
 from api import idempotency, server, tokens
 from api.app import App
 from api.auth import Authenticator, Identity, digest
@@ -45,6 +49,7 @@ from api.operation import Table
 from api.server import Listeners
 from api.streams import OPERATION, Streams
 from api.system import Appliance, SystemApi
+from api.webhooks import WebhookApi
 from config.diff import changed_profiles
 from config.load import find, load
 from config.model import Config
@@ -67,6 +72,8 @@ from supervisor.tree import Place, Root, Supervisor
 ADMIN_TOKEN = "admin.token"  # noqa: S105 - a file's name
 # Some more than the children need together: past it, the process ends without them.
 SHUTDOWN = 45.0
+# Endpoints that change first finish what is under way.
+APPLY_TIMEOUT = 20.0
 
 
 class Switchboard:
@@ -79,6 +86,7 @@ class Switchboard:
             folder,
             [
                 gateway_records.migrations,
+                webhook_records.migrations,
                 tokens.migrations,
                 leases.migrations,
                 egress_records.migrations,
@@ -117,6 +125,8 @@ class Switchboard:
         self.workers = Supervisor()
         self.directory = Directory()
         self.members = Supervisor()
+        self.webhooks = WebhookServices(store, self.log, lambda: current.config.webhooks)
+        self.endpoints = Supervisor()
         self.listeners: Listeners
         self.supervisor = Supervisor(
             [
@@ -125,12 +135,16 @@ class Switchboard:
                 ChildSpec("retention", self._keeper),
                 ChildSpec("gateways", self._fleet, grace=33.0),
                 ChildSpec("egress", self._egress, grace=30.0),
+                ChildSpec("webhooks", self._webhooks, grace=10.0),
                 ChildSpec("config", lambda: self._reconciler(reload)),
                 ChildSpec("api", self._api, significant=True, grace=15.0),
             ],
         )
         self.root = Root(self.supervisor, self.system)
         self.router: Ref[RouterMessage] = Ref(Place(lambda: self.supervisor, "gateways", "router"))
+        self.webhook_router: Ref[WebhookMessage] = Ref(
+            Place(lambda: self.supervisor, "webhooks", "router")
+        )
         self.reconciler: Ref[Reload] = Ref(Place(lambda: self.supervisor, "config"))
         self._build_api()
 
@@ -146,12 +160,14 @@ class Switchboard:
             started=self.started,
             counts=self._counts,
             document=lambda: self.app.openapi_json,
+            concerns=self.webhooks.board.problems,
         )
         table = Table(
             [
                 *GatewayApi(self.router, self.directory).operations(),
                 *EgressApi(self.queue, Library(self.store, self.folder)).operations(),
                 *SystemApi(appliance).operations(),
+                *WebhookApi(self.webhook_router).operations(),
                 OPERATION,
             ]
         )
@@ -172,6 +188,7 @@ class Switchboard:
             (gateway_records.forget_old(self.folder / "gateways"), lambda r: r.gateway_days),
             (gateway_records.forget_recordings, lambda r: r.recording_days),
             (egress_records.forget_old(self.folder / "egress"), lambda r: r.egress_days),
+            (webhook_records.forget_old, lambda r: r.webhook_days),
             (idempotency.forget_old, lambda r: r.idempotency_hours / 24),
         ]
         return Keeper(self.store, self.log, lambda: self.current.config.retention, rules)
@@ -216,6 +233,22 @@ class Switchboard:
         self.workers = Supervisor()
         return self.workers
 
+    def _webhooks(self) -> Supervisor:
+        return Supervisor(
+            [
+                ChildSpec("endpoints", self._new_endpoints, grace=8.0),
+                ChildSpec("router", self._webhook_router, grace=2.0),
+            ],
+            Strategy.REST_FOR_ONE,
+        )
+
+    def _new_endpoints(self) -> Supervisor:
+        self.endpoints = Supervisor()
+        return self.endpoints
+
+    def _webhook_router(self) -> WebhookRouter:
+        return WebhookRouter(self.webhooks, self.endpoints)
+
     def _api(self) -> Listeners:
         current = self.current
         self.listeners = Listeners(
@@ -228,7 +261,12 @@ class Switchboard:
             self.current,
             reload,
             self.store,
-            [self._apply_listeners, self._apply_rest, self._apply_profiles],
+            [
+                self._apply_listeners,
+                self._apply_rest,
+                self._apply_profiles,
+                self._apply_webhooks,
+            ],
         )
 
     # -- a reload -------------------------------------------------------------
@@ -251,6 +289,12 @@ class Switchboard:
                 if ref is not None:
                     with suppress(ActorDown, MailboxFull):
                         ref.tell(ProfileChanged())
+
+    async def _apply_webhooks(self, old: Config, new: Config) -> None:
+        if old.webhooks != new.webhooks:
+            # A router that is down just now starts with what is in force.
+            with suppress(ActorDown, MailboxFull):
+                await self.webhook_router.ask(Apply(), APPLY_TIMEOUT)
 
     # -- what happens in the tree ----------------------------------------------
 
@@ -300,6 +344,7 @@ class Switchboard:
         self.authenticator.store_holds(identities)
 
         def first(tx: Transaction) -> None:
+            webhook_records.note_epoch(tx, database.epoch, database.head)
             orphans.forget_all(tx, ended)
             if made is not None:
                 tokens.add_admin(tx, made)

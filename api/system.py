@@ -38,7 +38,10 @@ Scope = Annotated[str, msgspec.Meta(max_length=128)]
 
 @dataclass(slots=True)
 class Appliance:
-    """What these operations look at. `ready` says why it is not, or None when it is."""
+    """What these operations look at.
+
+    `concerns` names what an operator should look at and the runtime does not know of.
+    """
 
     root: Child
     store: Store
@@ -49,6 +52,7 @@ class Appliance:
     started: float
     counts: Callable[[], dict[str, int]]
     document: Callable[[], bytes]
+    concerns: Callable[[], list[str]] = list
 
 
 class Alive(msgspec.Struct):
@@ -173,6 +177,7 @@ class SystemApi:
             found.append(f"the database is damaged: {store.damaged}; restore a backup")
         found += [f"quarantined: {path}" for path in quarantined_paths(self._it.root)]
         found += [f"stuck: {path}" for path in stuck_paths(self._it.root)]
+        found += self._it.concerns()
         return found
 
     async def alive(self, call: Call[Nothing, Nothing]) -> Alive:

@@ -11,6 +11,7 @@ import msgspec
 
 from config.model import Auth, Config, Egress, Gateways, PortRange, Profile
 from config.source import Path
+from config.webhooks import check_webhook
 
 Finding = tuple[Path, str]
 
@@ -40,6 +41,7 @@ _MAY_BE_ZERO = {
     "requests_per_minute", "memory_mb", "open_files", "linger", "grace", "seconds",
     "egress_days", "cpu", "disk_kb", "disk_free_mb", "retries", "tasks", "record", "snapshot",
     "page", "waiting",
+    "webhook_days",
 }  # fmt: skip
 
 
@@ -67,10 +69,12 @@ def cross_check(config: Config) -> Iterator[Finding]:
         except ValueError as error:
             yield ("server", "bind", i), str(error)
     yield from _auth(config.auth)
-    for section in ("server", "limits", "retention", "gateways", "egress"):
+    for section in ("server", "limits", "retention", "gateways", "egress", "webhooks"):
         yield from _numbers(msgspec.to_builtins(getattr(config, section)), (section,))
     yield from _gateways(config.gateways)
     yield from _egress(config.egress)
+    for name, webhook in config.webhooks.items():
+        yield from check_webhook(name, webhook, config.retention)
 
 
 def _auth(auth: Auth) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from config.model import Config
+from config.webhooks import shown_url
 from supervisor.log import MASK, is_secret, masked
 
 # What cannot change while it runs, and why.
@@ -55,6 +56,8 @@ def _effect(path: str, old: Any, new: Any) -> str:
         return "for gateways started from now on"
     if parts[0] == "egress":
         return "for tasks claimed from now on"
+    if parts[0] == "webhooks":
+        return f"the webhook {parts[1]!r} alone starts again, and goes on where it was"
     if path == "server.bind":
         return "added addresses are opened and removed ones closed; the others stay"
     if parts[:2] == ["server", "tls"]:
@@ -71,7 +74,22 @@ def changed_profiles(old: Config, new: Config) -> set[str]:
 def _mask(path: str, value: Any) -> Any:
     if path.startswith("auth.tokens") or is_secret(path.rpartition(".")[2]) or ".env." in path:
         return MASK
+    if path.startswith("webhooks."):
+        return _mask_webhook(path, value)
     if isinstance(value, dict) and value.get("env"):
         # A profile that is new or gone: its environment is where its secrets are.
         value = {**value, "env": MASK}
+    return masked(value)
+
+
+def _mask_webhook(path: str, value: Any) -> Any:
+    """Whatever is in a header may be a key, and so may a query be."""
+    if ".headers" in path:
+        return MASK
+    if path.endswith(".url") and isinstance(value, str):
+        return shown_url(value)
+    if isinstance(value, dict):
+        value = {**value, "url": shown_url(value["url"])}
+        if value.get("headers"):
+            value["headers"] = MASK
     return masked(value)

@@ -86,8 +86,8 @@ class _Walker:
         self.problems: list[Problem] = []
 
     def note(self, path: Path, message: str) -> None:
-        """Add a problem at a path. What stands at a token is not told on."""
-        if path[:2] == ("auth", "tokens"):
+        """Add a problem at a path. What stands at a token, or in a webhook, is not told on."""
+        if path[:2] == ("auth", "tokens") or path[:1] == ("webhooks",):
             message = message.partition(", got: ")[0]
         self.problems.append(Problem(self.document.position(path), dotted(path), message))
 
@@ -97,7 +97,10 @@ class _Walker:
         if origin in (typing.Union, types.UnionType):
             if value is None:
                 return
-            kind = next(k for k in typing.get_args(kind) if k is not type(None))
+            kinds = [k for k in typing.get_args(kind) if k is not type(None)]
+            # One, or a list of such: a list is looked at as one.
+            lists = [k for k in kinds if typing.get_origin(k) is list]
+            kind = lists[0] if lists and isinstance(value, list) else kinds[0]
             origin = typing.get_origin(kind)
         if isinstance(kind, type) and issubclass(kind, Section):
             self._section(value, kind, path)

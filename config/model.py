@@ -72,6 +72,8 @@ class Retention(Section, frozen=True, kw_only=True):
     recording_days: float
     egress_days: float
     idempotency_hours: float
+    # Deliveries that are over, and endpoints that the configuration has no more.
+    webhook_days: float
 
 
 class Log(Section, frozen=True, kw_only=True):
@@ -319,6 +321,30 @@ class Egress(Section, frozen=True, kw_only=True):
     upload: Upload | None
 
 
+class Webhook(Section, frozen=True, kw_only=True):
+    """An endpoint that is told of events by HTTP, signed as standardwebhooks.com has it.
+
+    `secret` is `whsec_` and base64, or several while keys are changed. `topics` are those of `/ws`.
+    `body`: the whole `event`, or its `data` alone. Times in seconds; the first try is one of the
+    `attempts`. Of the topics in `once` a subject is told the first only, within `once_hours`.
+    """
+
+    url: str
+    secret: str | list[str]
+    topics: list[str]
+    body: Literal["event", "data"] = "event"
+    enabled: bool = True
+    timeout: float = 15.0
+    attempts: int = 5
+    backoff_first: float = 15.0
+    backoff_cap: float = 300.0
+    # Deliveries under way at once, each of another subject.
+    concurrency: int = 8
+    headers: dict[str, str] = {}
+    once: list[str] = []
+    once_hours: float = 48.0
+
+
 class Config(Section, frozen=True, kw_only=True):
     """The whole file."""
 
@@ -330,3 +356,4 @@ class Config(Section, frozen=True, kw_only=True):
     log: Log
     gateways: Gateways
     egress: Egress
+    webhooks: dict[str, Webhook]

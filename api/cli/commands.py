@@ -25,6 +25,7 @@ from api.cli.base import (
     show_json,
 )
 from api.cli.follow import follow
+from api.cli.webhooks import webhooks
 from config import VERSION
 from config.load import find, state_folder
 from supervisor.database import restore as restore_backup
@@ -213,6 +214,9 @@ def token_revoke(client: Client, name: str, as_json: bool) -> None:
         show_json(answer)
     else:
         click.echo(f"{answer['revoked']} is revoked")
+
+
+cli.add_command(webhooks)
 
 
 @cli.command()

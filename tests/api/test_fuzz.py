@@ -40,6 +40,11 @@ OPERATIONS = [
     ("POST", "/system/tokens"),
     ("DELETE", "/system/tokens/{name}"),
     ("POST", "/system/backup"),
+    ("GET", "/system/webhooks"),
+    ("GET", "/system/webhooks/{name}/deliveries"),
+    ("POST", "/system/webhooks/{name}/redrive"),
+    ("POST", "/system/webhooks/{name}/enable"),
+    ("POST", "/system/webhooks/{name}/test"),
 ]
 PROFILES = dict.fromkeys(["baresip", "recording", "streaming", "script"])
 LIGHT = settings(

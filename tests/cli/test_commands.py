@@ -24,6 +24,11 @@ CLIENTS = [
     ["token", "list"],
     ["token", "revoke", "x"],
     ["backup"],
+    ["webhooks"],
+    ["webhooks", "dead", "x"],
+    ["webhooks", "redrive", "x"],
+    ["webhooks", "enable", "x"],
+    ["webhooks", "test", "x"],
 ]
 
 
@@ -99,7 +104,8 @@ async def test_the_tree_shows_what_runs(shared: Appliance) -> None:
         assert part in done.out
     done = await switchboard("tree", "--json", config=shared.config_file)
     children = [child["path"] for child in done.json["tree"]["children"]]
-    assert children == ["/store", "/guardian", "/retention", "/gateways", "/config", "/api"]
+    parts = ["store", "guardian", "retention", "gateways", "egress", "webhooks", "config", "api"]
+    assert children == [f"/{part}" for part in parts]
 
 
 async def test_an_actor_is_restarted_by_hand(shared: Appliance) -> None:

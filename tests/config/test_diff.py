@@ -98,3 +98,29 @@ gateways:
     )
     assert changed_profiles(NOW, new) == {"baresip", "script"}
     assert changed_profiles(NOW, NOW) == set()
+
+
+HOOK = "webhooks: {hook: {url: 'http://a/?key=hidden', topics: [x], headers: {X-Room: never-shown}"
+KEY = "whsec_" + "a" * 32
+
+
+def test_a_webhooks_secrets_are_masked_whole_and_leaf_by_leaf(tmp_path: Path) -> None:
+    text = f"{HOOK}, secret: {KEY}}}}}"
+    found = changes(tmp_path, text)
+    assert set(found) == {"webhooks.hook"}
+    assert found["webhooks.hook"].new["url"] == "http://a/?***"
+    before = loaded(tmp_path, text)
+    other = HOOK.replace("never-shown", "nor-this").replace("hidden", "hidden-too")
+    after = loaded(tmp_path, f"{other}, secret: [{KEY}, {KEY}bbbb], timeout: 7}}}}")
+    leaves = {change.path: change for change in diff(before, after)}
+    assert set(leaves) == {
+        "webhooks.hook.headers.X-Room",
+        "webhooks.hook.secret",
+        "webhooks.hook.timeout",
+        "webhooks.hook.url",
+    }
+    effect = "the webhook 'hook' alone starts again, and goes on where it was"
+    assert {change.effect for change in leaves.values()} == {effect}
+    shown = repr(found) + repr(leaves) + repr(diff(after, NOW))
+    for secret in (KEY, "never-shown", "nor-this", "hidden"):
+        assert secret not in shown
