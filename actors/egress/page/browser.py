@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import trio
 
+from actors.egress.page.gate import Gate
 from actors.egress.page.place import Place
 from actors.egress.page.request import PageRequest
 from actors.egress.page.screen import Screen
@@ -109,8 +110,8 @@ class Browser:
         # It listens, or it has ended.
         self.decided = trio.Event()
 
-    def command(self, owner: str, gate: int, sandbox: bool) -> Command:
-        """Its process; all its connections go through the gate at that port of this machine."""
+    def command(self, owner: str, gate: Gate, sandbox: bool) -> Command:
+        """Its process; all its connections go through the gate."""
         profile = self._place.make("profile/Default")
         self._place.write("profile/Default/Preferences", msgspec.json.encode(_PREFERENCES))
         wanted = self._wanted
@@ -121,8 +122,8 @@ class Browser:
                 *(_WEBGL if wanted.webgl else _NO_WEBGL),
                 f"--window-size={wanted.width},{wanted.height}",
                 f"--user-data-dir={profile.parent}",
+                f"--proxy-server={_proxies(gate)}",
                 # Also to this machine, which would go round it otherwise.
-                f"--proxy-server=socks5://127.0.0.1:{gate}",
                 "--proxy-bypass-list=<-loopback>",
                 "--remote-debugging-port=0",
                 *(() if _much_shared_memory() else ("--disable-dev-shm-usage",)),
@@ -159,6 +160,12 @@ class Browser:
             self.decided.set()
         elif _SANDBOX_REFUSED.search(line):
             self.sandbox_refused = True
+
+
+def _proxies(gate: Gate) -> str:
+    requests, websockets = (f"socks5://127.0.0.1:{n}" for n in (gate.port, gate.websocket_port))
+    # What is neither http nor https is a WebSocket.
+    return f"http={requests};https={requests};socks={websockets}"
 
 
 def _much_shared_memory() -> bool:

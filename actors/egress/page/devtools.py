@@ -86,6 +86,8 @@ class DevTools:
         self._ids = itertools.count(1)
         self._waiting: dict[int, _Waiting] = {}
         self._lost: str | None = None
+        # When it last said anything, by trio's clock.
+        self.heard = 0.0
 
     @classmethod
     async def connect(
@@ -117,6 +119,7 @@ class DevTools:
         try:
             while True:
                 message = _decode(await self._connection.get_message())
+                self.heard = trio.current_time()
                 if message.id:
                     waiting = self._waiting.pop(message.id, None)
                     if waiting is not None:

@@ -1,9 +1,13 @@
-"""The only way of a page to the network: a SOCKS proxy that lets through what is allowed.
+"""The only way of a page to the network: SOCKS proxies that let through what is allowed.
 
-DevTools asks about every request (visit.py) but not about WebSockets, early connections and what
-the browser wants for itself. So all connections come here, by name and port: those to where a
-request was let through pass, others when the allow list takes the address of a WebSocket there.
-Names are resolved here. Media of WebRTC over UDP goes round it.
+DevTools asks about every request (visit.py), but not about WebSockets, and not about what the
+browser wants for itself. So all connections come here, by name and port, to one of two listeners:
+
+- `port`: to where a request was let through, and nowhere else. The browser often connects before
+  it asks about the request that it connects for, so others wait a moment for that.
+- `websocket_port`: also to where the allow list takes the address of a WebSocket.
+
+Names are resolved here. Media of WebRTC goes round it over UDP; over TCP it does not get through.
 
 SOCKS version 5, RFC 1928: no authentication, CONNECT only.
 """
@@ -14,7 +18,7 @@ import errno
 import ipaddress
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -23,9 +27,14 @@ import trio
 HELLO_TIMEOUT = 10.0
 CONNECT_TIMEOUT = 30.0
 MAX_CONNECTIONS = 256
+# A connection may come so much before the request that it is for.
+EARLY = 1.0
 # Of where connections went; the oldest are forgotten, and then asked about again.
 MAX_KNOWN = 4096
 CHUNK = 65536
+
+_Where = tuple[str, int]
+_Takes = Callable[[_Where], Awaitable[bool]]
 
 _PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 
@@ -37,15 +46,18 @@ class _NotSocks(Exception):
 
 
 class Gate:
-    """A listener on this machine, for one browser."""
+    """Two listeners on this machine, for one browser."""
 
     def __init__(self, allowed: Callable[[str], bool], blocked: Callable[[str], None]) -> None:
         self._allowed = allowed
         self._blocked = blocked
-        self._known: dict[tuple[str, int], str] = {}
-        self._failures: dict[tuple[str, int], str] = {}
+        # To where requests were let through.
+        self._known: dict[_Where, str] = {}
+        self._early: dict[_Where, trio.Event] = {}
+        self._failures: dict[_Where, str] = {}
         self._open = 0
         self.port = 0
+        self.websocket_port = 0
         # The browser's own control, on this machine.
         self.forbidden_port = 0
 
@@ -55,6 +67,8 @@ class Gate:
         if where is None or not self._allowed(url):
             return False
         _remember(self._known, where, "")
+        if where in self._early:
+            self._early.pop(where).set()
         return True
 
     def why(self, url: str) -> str | None:
@@ -64,12 +78,20 @@ class Gate:
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled."""
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        self.port = listener.socket.getsockname()[1]
-        task_status.started()
-        await trio.serve_listeners(self._serve, [listener])
+        (requests,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        (websockets,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        self.port = requests.socket.getsockname()[1]
+        self.websocket_port = websockets.socket.getsockname()[1]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                trio.serve_listeners, partial(self._serve, self._takes_request), [requests]
+            )
+            nursery.start_soon(
+                trio.serve_listeners, partial(self._serve, self._takes_websocket), [websockets]
+            )
+            task_status.started()
 
-    async def _serve(self, client: trio.SocketStream) -> None:
+    async def _serve(self, takes: _Takes, client: trio.SocketStream) -> None:
         if self._open >= MAX_CONNECTIONS:
             await trio.aclose_forcefully(client)
             return
@@ -78,7 +100,10 @@ class Gate:
             async with client:
                 with trio.fail_after(HELLO_TIMEOUT):
                     host, port = await _hello(client)
-                server, code = await self._connect(host, port)
+                where = (host.lower(), port)
+                server, code = None, _FORBIDDEN
+                if await takes(where):
+                    server, code = await self._connect(where)
                 if server is None:
                     await client.send_all(_reply(code))
                     return
@@ -91,27 +116,29 @@ class Gate:
         finally:
             self._open -= 1
 
-    async def _connect(self, host: str, port: int) -> tuple[trio.SocketStream | None, int]:
-        where = (host.lower(), port)
-        if where not in self._known and not self._takes_websocket(*where):
-            return None, _FORBIDDEN
+    async def _connect(self, where: _Where) -> tuple[trio.SocketStream | None, int]:
         try:
             with trio.fail_after(CONNECT_TIMEOUT):
-                server = await trio.open_tcp_stream(host, port)
-        except (OSError, trio.TooSlowError) as error:
+                server = await trio.open_tcp_stream(*where)
+        except (OSError, UnicodeError, trio.TooSlowError) as error:
             words, code = _words(error)
             _remember(self._failures, where, words)
             return None, code
-        if port == self.forbidden_port and _is_local(server):
+        if where[1] == self.forbidden_port and _is_local(server):
             await trio.aclose_forcefully(server)
-            self._blocked(_addresses(*where)[0])
             return None, _FORBIDDEN
         self._failures.pop(where, None)
         return server, _GRANTED
 
-    def _takes_websocket(self, host: str, port: int) -> bool:
-        addresses = _addresses(host, port)
-        if any(self._allowed(url) for url in addresses):
+    async def _takes_request(self, where: _Where) -> bool:
+        if where not in self._known:
+            with trio.move_on_after(EARLY):
+                await self._early.setdefault(where, trio.Event()).wait()
+        return where in self._known
+
+    async def _takes_websocket(self, where: _Where) -> bool:
+        addresses = _addresses(*where)
+        if where in self._known or any(self._allowed(url) for url in addresses):
             return True
         self._blocked(addresses[0])
         return False
@@ -172,7 +199,7 @@ async def _both_ways(one: trio.SocketStream, other: trio.SocketStream) -> None:
         nursery.start_soon(copy, other, one)
 
 
-def _where(url: str) -> tuple[str, int] | None:
+def _where(url: str) -> _Where | None:
     """Host and port of an address that goes to the network."""
     try:
         parts = urlsplit(url)
@@ -194,7 +221,7 @@ def _addresses(host: str, port: int) -> list[str]:
             return [f"wss://{name}:{port}/", f"ws://{name}:{port}/"]
 
 
-def _remember(into: dict[tuple[str, int], str], where: tuple[str, int], words: str) -> None:
+def _remember(into: dict[_Where, str], where: _Where, words: str) -> None:
     into.pop(where, None)
     into[where] = words
     if len(into) > MAX_KNOWN:
@@ -205,12 +232,12 @@ def _is_local(server: trio.SocketStream) -> bool:
     return ipaddress.ip_address(server.socket.getpeername()[0]).is_loopback
 
 
-def _words(error: BaseException) -> tuple[str, int]:
+def _words(error: BaseException) -> _Where:
     """Why a connection failed, and how SOCKS says it."""
     if isinstance(error, trio.TooSlowError):
         return f"it did not answer within {CONNECT_TIMEOUT:g} s", _UNREACHABLE
     for cause in _causes(error):
-        if isinstance(cause, socket.gaierror):
+        if isinstance(cause, socket.gaierror | UnicodeError):
             return "its name is not known", _UNREACHABLE
         if isinstance(cause, ConnectionRefusedError):
             return "it refused the connection", _REFUSED

@@ -51,7 +51,7 @@ class Page:
         """Nothing is started yet. `folder` is that of the recording.
 
         `allowed` is called with each address that is about to be fetched: http and https, and
-        `wss://host:port/` or `ws://host:port/` for connections to where nothing was fetched before.
+        `wss://host:port/` or `ws://host:port/` for WebSockets to where nothing was fetched before.
         """
         self.wanted = wanted
         self._folder = folder
@@ -61,7 +61,7 @@ class Page:
         self._program = program or find_program()
         self._tell = Told(report)
         self._verdict = Verdict()
-        self._gate = Gate(allowed, lambda url: self._tell("blocked", url=url, type="connection"))
+        self._gate = Gate(allowed, lambda url: self._tell("blocked", url=url, type="WebSocket"))
         # From the start of `run` on.
         self._parts: Parts
         self._place: place.Place
@@ -187,7 +187,7 @@ class Page:
                 browser.decided.set()
             return refused
 
-        command = browser.command(self._owner, self._gate.port, sandbox)
+        command = browser.command(self._owner, self._gate, sandbox)
         process = await self._parts.start(
             nursery, "Chromium", command, browser.take_line, expected=expected
         )

@@ -6,6 +6,7 @@ all at once and leave what only an orderly end removes: it ends them by `end`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -70,20 +71,39 @@ class Parts:
         return process
 
     async def end(self) -> None:
-        """End all that run, the last first, and what of them has left its group."""
+        """End all that run, the last first, and what has left its group; return when it is gone."""
         for part in reversed(self._parts):
             if part.process.exit is None:
                 if part.grace:
                     await part.process.stop(part.grace)
                 else:
                     await part.process.kill()
+        for pid in await trio.to_thread.run_sync(self._end_strays):
+            await _gone(pid)
+
+    def _end_strays(self) -> list[int]:
+        """Kill what is marked as of this page; what has not ended yet. Blocking."""
         marker = "=".join(self._place.variable).encode()
-        await trio.to_thread.run_sync(guardian.end_marked, marker)
+        guardian.end_marked(marker)
+        strays = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+        ours = {pid for pid in strays if guardian.marked(pid, marker)}
+        return sorted(ours.union(*(guardian.members(part.process.pid) for part in self._parts)))
 
     def give_up(self) -> None:
         """After `end`, or when it took too long: nothing is waited for any more."""
         for part in self._parts:
             part.shield.shield = False
+
+
+async def _gone(pid: int) -> None:
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        await trio.lowlevel.wait_readable(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _in_words(how: Exit, process: Process) -> str:

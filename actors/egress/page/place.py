@@ -98,6 +98,10 @@ def remove_leftovers(folder: Path) -> None:
         return
     private = link.readlink()
     if private.name.startswith(PREFIX) and private.parent == Path(tempfile.gettempdir()):
-        # Never through a link: its owner may be the user that shows strangers' pages.
-        shutil.rmtree(private, ignore_errors=True)
+        shutil.rmtree(private, onerror=_not_removed)
     link.unlink(missing_ok=True)
+
+
+def _not_removed(_what: object, path: str, info: tuple[object, BaseException, object]) -> None:
+    if not isinstance(info[1], FileNotFoundError):
+        logger.warning("page_leftover", path=path, reason=str(info[1]))

@@ -103,9 +103,9 @@ class ExceptionThrown(_Said):
 
 
 class BindingCalled(_Said):
-    """Runtime: the page called a function of ours."""
+    """Runtime: the page called our function, with a text."""
 
-    name: str
+    payload: str
 
 
 class LogEntry(_Said):

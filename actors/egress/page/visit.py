@@ -18,9 +18,10 @@ import trio
 from actors.egress.page import protocol as cdp
 from actors.egress.page.devtools import CommandFailed, DevTools, DevToolsLost, NoAnswer, Params
 from actors.egress.page.gate import Gate
-from actors.egress.page.request import PageRequest, cut, public, told
+from actors.egress.page.request import MAX_TEXT, PageRequest, cut, public, told
 from actors.egress.page.told import Told
 from actors.egress.page.verdict import Verdict
+from supervisor.log import logger
 
 READY = "switchboard:ready"
 END = "switchboard:end"
@@ -35,12 +36,28 @@ PAGE_PING_TIMEOUT = 30.0
 CONSOLE_BURST = 200
 CONSOLE_PAUSE = 1.0
 
-_BINDING = "__switchboardClose"
-# A page may close only windows that it opened; ours, and it is over.
-_CLOSE = f"if (window === window.top) window.close = () => {_BINDING}('');"
+# A window is no narrower, in pixels; a page that is must be told so.
+MIN_WINDOW = 500
+
+_BINDING = "__switchboard"
+# What asks a person does not come up at all, not even for a moment: it would be in the picture.
+# A page may close only windows that it opened; it is over when it closes ours.
+_SCRIPT = f"""(() => {{
+    const tell = window.{_BINDING}, top = window === window.top;
+    let left = 1000;
+    const says = (type, answer) => (text = '') => {{
+        if (left-- > 0) tell(JSON.stringify({{type, message: String(text).slice(0, {MAX_TEXT})}}));
+        return answer;
+    }};
+    window.alert = says('alert');
+    window.confirm = says('confirm', false);
+    window.prompt = says('prompt', null);
+    if (top) window.close = says('close');
+}})()"""
 
 _WORDS = {
     "net::ERR_BLOCKED_BY_CLIENT": "the allow list does not have it",
+    "net::ERR_UNSAFE_PORT": "the port is not one for web pages",
     "net::ERR_TOO_MANY_REDIRECTS": "it redirects in a circle",
     "net::ERR_EMPTY_RESPONSE": "it answered nothing",
     "net::ERR_CONNECTION_RESET": "it reset the connection",
@@ -130,8 +147,10 @@ class Visit:
             ("Log.enable", {}),
             ("Page.setInterceptFileChooserDialog", {"enabled": True}),
             ("Runtime.addBinding", {"name": _BINDING}),
-            ("Page.addScriptToEvaluateOnNewDocument", {"source": _CLOSE}),
+            ("Page.addScriptToEvaluateOnNewDocument", {"source": _SCRIPT}),
         ]
+        if self._wanted.width < MIN_WINDOW:
+            to_page.append(("Emulation.setDeviceMetricsOverride", _metrics(self._wanted)))
         for method, params in to_browser:
             await browser.command(method, cdp.Nothing, params)
         for method, params in to_page:
@@ -166,30 +185,38 @@ class Visit:
             nursery.start_soon(self._ping_page)
 
     async def _ping_browser(self) -> None:
-        await self._ping("the browser", "Browser.getVersion", {}, "", PING_TIMEOUT)
+        """Whatever it says is an answer: that to us may come after much else."""
+        while True:
+            await trio.sleep(PING_EVERY)
+            asked = trio.current_time()
+            answered = await self._answers("Browser.getVersion", {}, "", PING_TIMEOUT)
+            if not answered and self._browser.heard < asked:
+                self._hangs("the browser", PING_TIMEOUT)
+                return
 
     async def _ping_page(self) -> None:
         expression = {"expression": "1"}
-        await self._ping(
-            "the page", "Runtime.evaluate", expression, self._session, PAGE_PING_TIMEOUT
-        )
-
-    async def _ping(
-        self, who: str, method: str, params: Params, session: str, timeout: float
-    ) -> None:
         while True:
             await trio.sleep(PING_EVERY)
-            try:
-                await self._browser.command(method, cdp.Nothing, params, session, timeout)
-            except NoAnswer:
-                self._verdict.lost(f"{who} hangs: it did not answer for {timeout:g} s")
+            if not await self._answers(
+                "Runtime.evaluate", expression, self._session, PAGE_PING_TIMEOUT
+            ):
+                self._hangs("the page", PAGE_PING_TIMEOUT)
                 return
-            except CommandFailed:
-                # It is between two documents; it did answer.
-                continue
-            except DevToolsLost:
-                # Whoever reads the connection says so.
-                return
+
+    def _hangs(self, who: str, timeout: float) -> None:
+        self._verdict.lost(f"{who} hangs: it did not answer for {timeout:g} s")
+
+    async def _answers(self, method: str, params: Params, session: str, timeout: float) -> bool:
+        try:
+            await self._browser.command(method, cdp.Nothing, params, session, timeout)
+        except NoAnswer:
+            return False
+        except (CommandFailed, DevToolsLost):
+            # An answer too, as between two documents; and of a connection that is lost, whoever
+            # reads it says so.
+            return True
+        return True
 
     async def _tick(self) -> None:
         while True:
@@ -199,6 +226,8 @@ class Visit:
             if self._console_off:
                 self._console_off = False
                 await self._post("Runtime.enable", {}, self._session)
+                # Gone when it is disabled.
+                await self._post("Runtime.addBinding", {"name": _BINDING}, self._session)
 
     async def _post(self, method: str, params: Params, session: str = "") -> None:
         """Send a command that may come too late."""
@@ -274,8 +303,16 @@ class Visit:
         self._tell("error", text=told(text), url=public(details.url))
 
     async def _binding_called(self, raw: msgspec.Raw) -> None:
-        if _read(raw, cdp.BindingCalled).name == _BINDING:
+        try:
+            said = msgspec.json.decode(_read(raw, cdp.BindingCalled).payload, type=cdp.Dialog)
+        except msgspec.DecodeError as error:
+            # The page may call it too.
+            logger.debug("page_binding", reason=str(error))
+            return
+        if said.type == "close":
             self._over("the page closed its window")
+        else:
+            self._tell("dialog", type=cut(said.type), text=told(said.message))
 
     async def _entry_added(self, raw: msgspec.Raw) -> None:
         entry = _read(raw, cdp.EntryAdded).entry
@@ -328,6 +365,15 @@ class Visit:
 
     async def _download(self, raw: msgspec.Raw) -> None:
         self._tell("download", url=public(_read(raw, cdp.DownloadBegins).url))
+
+
+def _metrics(wanted: PageRequest) -> dict[str, object]:
+    return {
+        "width": wanted.width,
+        "height": wanted.height,
+        "deviceScaleFactor": 1,
+        "mobile": False,
+    }
 
 
 _PATTERNS = [
