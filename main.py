@@ -160,7 +160,7 @@ class Switchboard:
             started=self.started,
             counts=self._counts,
             document=lambda: self.app.openapi_json,
-            concerns=self.webhooks.board.problems,
+            concerns=lambda: [*self.egress.board.problems(), *self.webhooks.board.problems()],
         )
         table = Table(
             [
@@ -227,6 +227,7 @@ class Switchboard:
             self.folder,
             services.clock,
             services.uploads,
+            services.board.gave_up,
         )
 
     def _new_workers(self) -> Supervisor:

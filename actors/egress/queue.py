@@ -468,7 +468,7 @@ class QueueActor(Actor[QueueMessage]):
         why = f"less than {least:g} MiB of the disk are free" if free < least else ""
         if why == self._stopped_claims:
             return
-        self._stopped_claims = why
+        self._stopped_claims = self._services.board.claims_stopped = why
         kind = "egress.claims_stopped" if why else "egress.claims_resumed"
         logger.warning(kind, free_mb=round(free))
         data = {"reason": why, "disk_free_mb": round(free, 1)}

@@ -30,6 +30,9 @@ def _uploads(db: sqlite_utils.Database) -> None:
         )
         """
     )
+    db.execute(
+        "CREATE INDEX egress_uploads_failed ON egress_uploads (task_id) WHERE state = 'failed'"
+    )
     db.execute("CREATE INDEX egress_uploads_due ON egress_uploads (next_try) WHERE state = 'due'")
 
 
@@ -73,10 +76,11 @@ def due(db: Reading, now: float, limit: int) -> list[Upload]:
     return [Upload(*row) for row in rows]
 
 
-def next_due(db: Reading) -> float | None:
-    """When the next one may be tried."""
-    found = db.value("SELECT min(next_try) FROM egress_uploads WHERE state = 'due'")
-    return None if found is None else float(found)
+def left(db: Reading) -> tuple[float | None, int]:
+    """When the next one may be tried, and how many were given up."""
+    following = db.value("SELECT min(next_try) FROM egress_uploads WHERE state = 'due'")
+    given_up = db.value("SELECT count(*) FROM egress_uploads WHERE state = 'failed'")
+    return None if following is None else float(following), int(given_up)
 
 
 def begun(tx: Transaction, upload: Upload, upload_id: str) -> None:
@@ -146,11 +150,3 @@ def objects_of(db: Reading, task_id: str, file: str) -> list[str]:
         (task_id, file),
     )
     return [name for (name,) in rows]
-
-
-def waiting(db: Reading) -> tuple[int, int]:
-    """How many are due, and how many were given up."""
-    counts: dict[str, int] = dict(
-        db.all("SELECT state, count(*) FROM egress_uploads GROUP BY state")
-    )
-    return int(counts.get("due", 0)), int(counts.get("failed", 0))

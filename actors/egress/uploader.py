@@ -59,12 +59,14 @@ class Uploader(Service):
         folder: Path,
         clock: Clock,
         poke: Poke,
+        given_up: Callable[[int], None],
     ) -> None:
         self._store = store
         self._settings = settings
         self._folder = folder
         self._clock = clock
         self._poke = poke
+        self._given_up = given_up
         self._bucket: tuple[Settings, Bucket] | None = None
         self._limit = trio.CapacityLimiter(AT_ONCE)
 
@@ -99,7 +101,8 @@ class Uploader(Service):
             async with trio.open_nursery() as nursery:
                 for upload in due:
                     nursery.start_soon(self._one, upload, bucket, settings)
-        following = await self._store.read(rows.next_due)
+        following, given_up = await self._store.read(rows.left)
+        self._given_up(given_up)
         if following is None:
             return LOOK_EVERY
         return min(max(following - self._clock.now(), 0.1), LOOK_EVERY)
