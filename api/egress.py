@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from actors.egress.library import Library
+from actors.egress.library import TYPES, Library
 from actors.egress.messages import (
     CapacityView,
     DeleteTask,
@@ -268,8 +268,7 @@ class EgressApi:
             row(
                 "getFile", "GET", f"{one}/files/{{name:path}}",
                 "A file of a task, in ranges where asked; a playlist also while it records.",
-                self.file, bytes, errors=(400, 404, 409, 416), files=True,
-                content_type="application/octet-stream",
+                self.file, bytes, errors=(400, 404, 409, 416), files=tuple(TYPES.values()),
             ),
             row(
                 "egressCapacity", "GET", "/egress/v1/capacity",
