@@ -11,7 +11,6 @@ from config.load import default_text, load
 from config.model import Config, Profile, Section
 from config.source import parse
 
-
 # Sections that are off unless a file turns them on.
 OFF = {"server.tls", "egress.upload"}
 
