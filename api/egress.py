@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from actors.egress.library import Library
+from actors.egress.library import TYPES, Library
 from actors.egress.messages import (
     CapacityView,
     DeleteTask,
@@ -22,6 +22,7 @@ from actors.egress.messages import (
     TaskView,
     UploadAgain,
 )
+from actors.egress.request import Wanted
 from api.errors import EGRESS, ApiError
 from api.operation import Answer, Call, FileAnswer, Nothing, Operation
 from supervisor.errors import Rejected
@@ -39,6 +40,14 @@ class StartRequest(msgspec.Struct, kw_only=True):
     request_id: RequestId
     cmd: Literal["record", "snapshot"]
     payload: dict[str, Any]
+
+
+class StartShown(msgspec.Struct, kw_only=True):
+    """The same as the documents show it. Other fields of `payload` are kept and have no effect."""
+
+    request_id: RequestId
+    cmd: Literal["record", "snapshot"]
+    payload: Wanted
 
 
 class Asked(msgspec.Struct, kw_only=True):
@@ -231,7 +240,7 @@ class EgressApi:
             row(
                 "startTask", "POST", base,
                 "Record, or take snapshots of, a channel or a web page.",
-                self.start, Started, body=StartRequest, creates=True,
+                self.start, Started, body=StartRequest, body_schema=StartShown, creates=True,
                 errors=(400, 409, 503, 507),
             ),
             row(
@@ -268,8 +277,7 @@ class EgressApi:
             row(
                 "getFile", "GET", f"{one}/files/{{name:path}}",
                 "A file of a task, in ranges where asked; a playlist also while it records.",
-                self.file, bytes, errors=(400, 404, 409, 416), files=True,
-                content_type="application/octet-stream",
+                self.file, bytes, errors=(400, 404, 409, 416), files=tuple(TYPES.values()),
             ),
             row(
                 "egressCapacity", "GET", "/egress/v1/capacity",

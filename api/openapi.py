@@ -13,6 +13,7 @@ from config import VERSION
 
 _REASONS = {
     200: "OK",
+    206: "A range of it",
     400: "The request cannot be read",
     401: "No token, or an unknown one",
     403: "Not allowed",
@@ -71,14 +72,17 @@ def document(table: Table) -> dict[str, Any]:
 def _operation(
     operation: Operation, by_kind: dict[int, Any], components: dict[str, Any]
 ) -> dict[str, Any]:
-    content = {operation.content_type: {"schema": by_kind[id(operation.answer)]}}
-    answer = {"description": "OK", "content": content}
+    schema = by_kind[id(operation.answer)]
+    content = {kind: {"schema": schema} for kind in operation.files or (operation.content_type,)}
+    answers: dict[str, Any] = {"200": {"description": "OK", "content": content}}
+    if operation.files:
+        answers["206"] = {"description": _REASONS[206], "content": content}
     found: dict[str, Any] = {
         "operationId": operation.id,
         "summary": operation.summary,
         "tags": [operation.surface.name],
         "parameters": _parameters(operation, by_kind, components),
-        "responses": {"200": answer, **_errors(operation)},
+        "responses": {**answers, **_errors(operation)},
     }
     if operation.body is not Nothing:
         kind = operation.body_schema or operation.body
@@ -111,6 +115,9 @@ def _parameters(
             {"name": key, "in": "query", "required": key in required, "schema": value}
             for key, value in schema["properties"].items()
         ]
+    if operation.files:
+        schema = {"type": "string"}
+        found.append({"name": "Range", "in": "header", "required": False, "schema": schema})
     if operation.creates:
         key = {"type": "string", "minLength": 1, "maxLength": 200}
         found.append({"name": "Idempotency-Key", "in": "header", "required": False, "schema": key})

@@ -90,8 +90,8 @@ class Operation:
     # What the answer is written as; a stream is served by streams.py, not by its handler.
     content_type: str = "application/json"
     stream: bool = False
-    # Answers with files (FileAnswer): over HTTP only.
-    files: bool = False
+    # Answers with files (FileAnswer) of these types: over HTTP only, in ranges where asked.
+    files: tuple[str, ...] = ()
 
 
 _PART = re.compile(r"\{(\w+)(:path)?\}")

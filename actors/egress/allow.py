@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import fnmatch
 import ipaddress
+import re
+import socket
+import unicodedata
 import urllib.parse
 from collections.abc import Callable
 
@@ -12,12 +15,18 @@ from supervisor.errors import Rejected
 
 # What a page may use without any host: its own data.
 _INLINE = ("data", "blob", "about")
+# Names of networks of our own (RFC 6761, 6762, 8375), and what programs there take for such.
+_OURS = (".localhost", ".local", ".internal", ".home.arpa", ".localdomain")
+# A host whose last part is a number is an address to every browser (WHATWG URL, "ends in a
+# number"), a name otherwise: `9to5.example` is one.
+_NUMBER = re.compile(r"(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)$")
+_CARRY_IPV4 = [ipaddress.ip_network(n) for n in ("::/96", "::ffff:0:0/96", "64:ff9b::/96")]
 
 
 def check_rtmp(url: str, hosts: list[str]) -> None:
     """Refuse what is not RTMP to an allowed host. Raises Rejected `invalid`."""
     scheme, host = _parts(url)
-    if scheme not in ("rtmp", "rtmps") or not host:
+    if scheme not in ("rtmp", "rtmps") or not host or not url.isprintable():
         raise Rejected("invalid", "payload.rtmp_dst: expected rtmp://host/app/stream or rtmps://…")
     if not _named(host, hosts):
         raise Rejected("invalid", f"payload.rtmp_dst: {host!r} is not in egress.rtmp_hosts")
@@ -26,7 +35,7 @@ def check_rtmp(url: str, hosts: list[str]) -> None:
 def check_page(url: str, settings: Egress) -> None:
     """Refuse a page that would not be shown. Raises Rejected `invalid`."""
     scheme, host = _parts(url)
-    if scheme not in ("http", "https") or not host:
+    if scheme not in ("http", "https") or not host or not url.isprintable():
         raise Rejected("invalid", "payload.url: expected http://… or https://…")
     if not Allowed(lambda: settings).url(url):
         raise Rejected("invalid", f"payload.url: {host!r} is not allowed by egress.page_hosts")
@@ -59,19 +68,38 @@ def _named(host: str, patterns: list[str]) -> bool:
 
 def _private(host: str) -> bool:
     """Is it this machine, or an address that only means something in a network of our own?"""
-    if host == "localhost" or host.endswith((".localhost", ".local", ".internal")):
-        return True
+    if ":" in host or _NUMBER.search(host):
+        return not _is_global(host)
+    return "." not in host or host.endswith(_OURS)
+
+
+def _is_global(host: str) -> bool:
+    """Is an address, in any of its spellings, one of the internet?"""
     try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        # Browsers read `2130706433` and `0x7f.1` as addresses too.
-        return host.replace(".", "").replace("x", "").isalnum() and host[:1].isdigit()
-    return not address.is_global
+        # `0x7f.1` and `017700000001` are 127.0.0.1 to browsers as they are to inet_aton(3).
+        plain = host if ":" in host else socket.inet_ntoa(socket.inet_aton(host))
+        address = ipaddress.ip_address(plain)
+    except (ValueError, OSError):
+        return False
+    if isinstance(address, ipaddress.IPv6Address):
+        carried = address.sixtofour
+        if any(address in network for network in _CARRY_IPV4):
+            carried = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if carried is not None:
+            address = carried
+    return address.is_global and not address.is_multicast
 
 
 def _parts(url: str) -> tuple[str, str]:
+    """Scheme and host as browsers understand them; empty where it is no address."""
     try:
         parts = urllib.parse.urlsplit(url)
-        return parts.scheme.lower(), (parts.hostname or "").lower()
+        host = parts.hostname or ""
+        _ = parts.port  # raises ValueError where it is no number
     except ValueError:
         return "", ""
+    if "\\" in parts.netloc or " " in parts.netloc or not parts.netloc.isprintable():
+        # Browsers take `\` for `/`: the host would be another than what we see.
+        return "", ""
+    host = unicodedata.normalize("NFKC", urllib.parse.unquote(host)).replace("\u3002", ".")
+    return parts.scheme.lower(), host.lower().rstrip(".")

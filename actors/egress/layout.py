@@ -52,8 +52,9 @@ def spotlight(users: Sequence[str], chosen: str, width: int, height: int) -> lis
     others = [user for user in users if user != chosen]
     if not others:
         return [Cell(chosen, 0, 0, even(width), even(height))]
-    high = even(height / max(len(others), 4))
-    wide = even(min(width / 4, high * width / height))
+    # At least one sample of chroma, however thin the picture is.
+    high = max(even(height / max(len(others), 4)), 2)
+    wide = max(even(min(width / 4, high * width / height)), 2)
     large = even(width - wide)
     cells = [Cell(chosen, 0, 0, large, even(height))]
     top = even((height - high * len(others)) / 2)

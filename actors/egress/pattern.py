@@ -7,7 +7,10 @@ import re
 from collections.abc import Mapping
 
 MAX_PATTERN = 200
+# Of one part of a name, in bytes: with what is put before and behind it, it stays below the 255
+# that file systems take.
 MAX_NAME = 120
+MAX_USER = 80
 _FIELD = re.compile(r"\{(\w*)\}")
 FIELDS = ("date", "time", "region", "channel", "task_id", "user")
 _UNUSABLE = re.compile(r"[^\w.\- ]+")
@@ -44,11 +47,13 @@ def expand(pattern: str, values: Mapping[str, str], now: datetime.datetime) -> s
         "time": now.strftime("%H-%M-%S"),
         **{name: clean(value) for name, value in values.items()},
     }
-    parts = []
-    for part in _FIELD.sub(lambda m: known.get(m[1], ""), pattern).split("/"):
-        usable = clean(part)
-        parts.append(usable[:MAX_NAME] or "_")
-    return "/".join(parts)
+    parts = _FIELD.sub(lambda m: known.get(m[1], ""), pattern).split("/")
+    return "/".join(shorten(clean(part), MAX_NAME) for part in parts)
+
+
+def shorten(text: str, most: int) -> str:
+    """The beginning of a text, at most so many bytes of UTF-8."""
+    return text.encode("utf-8", "replace")[:most].decode("utf-8", "ignore")
 
 
 def clean(text: str) -> str:

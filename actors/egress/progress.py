@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 
@@ -20,9 +22,11 @@ class Progress(msgspec.Struct, frozen=True):
 
 def _number(text: str) -> float:
     try:
-        return float(text.strip().removesuffix("x").removesuffix("kbits/s"))
+        number = float(text.strip().removesuffix("x").removesuffix("kbits/s"))
     except ValueError:
         return 0.0  # `N/A`, which is what it says before it knows
+    # A rate over no time is `nan` or `inf`.
+    return number if math.isfinite(number) else 0.0
 
 
 class ProgressReader:

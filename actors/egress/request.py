@@ -28,6 +28,10 @@ class Kind(enum.Enum):
     PAGE = "page"
 
 
+Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+
+
 def _between(least: int, most: int) -> Any:
     return msgspec.Meta(ge=least, le=most)
 
@@ -52,15 +56,11 @@ class Audio(msgspec.Struct, frozen=True, rename="camel"):
 class Region(msgspec.Struct, frozen=True):
     """A user's rectangle in a `customized` layout, in pixels."""
 
-    user: str
+    user: Name
     x: Annotated[int, _between(0, 3840)]
     y: Annotated[int, _between(0, 2160)]
     width: Annotated[int, _between(16, 3840)]
     height: Annotated[int, _between(16, 2160)]
-
-
-Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
 
 class WebRecorder(msgspec.Struct, frozen=True):
@@ -116,6 +116,9 @@ def understand(cmd: str, payload: dict[str, Any]) -> tuple[Kind, Wanted]:
         wanted = msgspec.convert(payload, Wanted)
     except msgspec.ValidationError as error:
         raise _bad(f"payload: {error}") from error
+    if cmd == "record":
+        # A snapshot's field; whatever goes by it makes pictures.
+        wanted = msgspec.structs.replace(wanted, interval_in_ms=None)
     _check_output(cmd, wanted)
     if wanted.layout == "freestyle":
         if not wanted.page:
@@ -132,6 +135,8 @@ def _check_output(cmd: str, wanted: Wanted) -> None:
         pattern.check(wanted.filename_pattern)
     except pattern.PatternError as error:
         raise _bad(f"payload.filename_pattern: {error}") from error
+    if wanted.video.width % 2 or wanted.video.height % 2:
+        raise _bad("payload.video: width and height must be even")
     if cmd == "snapshot":
         if wanted.interval_in_ms is None:
             raise _bad("payload.interval_in_ms: a snapshot needs it, in milliseconds")
@@ -141,8 +146,6 @@ def _check_output(cmd: str, wanted: Wanted) -> None:
             raise _bad(f"payload.format: expected one or more of {', '.join(FORMATS)}")
     if not wanted.formats and not wanted.rtmp_dst:
         raise _bad("payload.format: `none` needs an rtmp_dst")
-    if wanted.video.width % 2 or wanted.video.height % 2:
-        raise _bad("payload.video: width and height must be even")
 
 
 def _check_users(wanted: Wanted) -> None:
@@ -153,6 +156,8 @@ def _check_users(wanted: Wanted) -> None:
     if wanted.layout == "customized":
         if not wanted.regions:
             raise _bad("payload.regions: the layout `customized` needs a rectangle for each user")
+        if len({region.user for region in wanted.regions}) != len(wanted.regions):
+            raise _bad("payload.regions: a user has two rectangles")
         for region in wanted.regions:
             right, bottom = region.x + region.width, region.y + region.height
             if right > wanted.video.width or bottom > wanted.video.height:
@@ -171,15 +176,13 @@ def shown(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def _shown(name: str, value: Any) -> Any:
+    if is_secret(name):
+        return MASK if value not in (None, "", False) else value
     if isinstance(value, dict):
         return shown(value)
     if isinstance(value, list):
         return [_shown(name, v) for v in value]
-    if not isinstance(value, str) or not value:
-        return MASK if is_secret(name) and value not in (None, "", False) else value
-    if is_secret(name):
-        return MASK
-    return hide_address(value) if "://" in value else value
+    return hide_address(value) if isinstance(value, str) and "://" in value else value
 
 
 def hide_address(address: str) -> str:
@@ -191,6 +194,10 @@ def hide_address(address: str) -> str:
     except ValueError:
         return MASK
     path = parts.path
-    if parts.scheme in ("rtmp", "rtmps", "srt") and path.count("/") > 1:
-        path = path.rpartition("/")[0] + "/" + MASK
+    if not (parts.scheme and host) or "@" in path:
+        return MASK  # it holds an address, and is none itself
+    if parts.scheme in ("rtmp", "rtmps", "srt"):
+        *app, key = path.rstrip("/").split("/")
+        path = "/".join([*app, MASK]) if key else path
+    host = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{host}{port}{path}" + (f"?{MASK}" if parts.query else "")

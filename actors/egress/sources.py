@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from supervisor.errors import Rejected
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "srt", "http", "https", "file", "test", "gateway")
 # A source that says nothing for so long is tried again, in microseconds.
 SILENCE = 10_000_000
+_FIELD = re.compile(r"\{(\w+)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +73,24 @@ def origins(
 
 def _fill(source: Source, user: str, fields: Mapping[str, str]) -> Origin:
     """What a client sends is never more than one piece of the address, or of the path."""
-    url = source.url
-    for name, value in fields.items():
-        field = "{" + name + "}"
-        if field not in url:
-            continue
+    file = source.url.startswith("file:")
+
+    def value_of(match: re.Match[str]) -> str:
+        name = match[1]
+        if name not in fields:
+            return match[0]
+        value = fields[name]
+        # What is refused is not repeated: it may be the access token.
         if value in (".", "..") or not value.isprintable():
-            raise Rejected("invalid", f"{name}: {value!r} cannot be part of an address")
-        if url.startswith("file:"):
-            if "/" in value:
-                raise Rejected("invalid", f"{name}: {value!r} cannot be part of a path")
-            url = url.replace(field, value)
-        else:
-            url = url.replace(field, urllib.parse.quote(value, safe=""))
+            raise Rejected("invalid", f"{name}: it cannot be part of an address")
+        if not file:
+            return urllib.parse.quote(value, safe="")
+        if "/" in value:
+            raise Rejected("invalid", f"{name}: it cannot be part of a path")
+        return value
+
+    # In one go: what a client sends is not looked at for fields again.
+    url = _FIELD.sub(value_of, source.url)
     return Origin(user, url, source.listen, source.loop, tuple(source.options))
 
 

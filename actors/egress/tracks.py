@@ -49,7 +49,7 @@ def tracks(wanted: Wanted, users: list[str], fields: dict[str, str], created: st
     for user in users:
         base = name(user)
         if "{user}" not in wanted.filename_pattern:
-            base = f"{base}-{pattern.clean(user)}"
+            base = f"{base}-{pattern.shorten(pattern.clean(user), pattern.MAX_USER)}"
         unique, count = base, 1
         while unique in taken:
             count += 1

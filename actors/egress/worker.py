@@ -382,7 +382,7 @@ class TaskWorker(Actor[WorkerMessage]):
         part = self._part
         if part is None:
             return []
-        if self._task.shown.get("interval_in_ms") is not None:
+        if self._task.cmd == "snapshot":
             made = [m for track, _, _ in part.recorded() for m in _pictures(self._folder, track)]
             return [File(m.name, "jpg", m.user, m.bytes, 0.0, "complete", "local") for m in made]
         found = []

@@ -17,7 +17,8 @@ def operation_of(document: Document, method: str, path: str) -> Document | None:
     """The operation that a request goes to."""
     found: Document
     for template, methods in document["paths"].items():
-        pattern = re.sub(r"\{actor\}", ".+", template)
+        # These go on to the end of the path, with its slashes.
+        pattern = re.sub(r"\{actor\}|(?<=/files/)\{name\}", ".+", template)
         pattern = re.sub(r"\{\w+\}", "[^/]+", pattern)
         if re.fullmatch(pattern, path) and method.lower() in methods:
             found = methods[method.lower()]
@@ -36,13 +37,26 @@ def check(document: Document, method: str, path: str, status: int, body: Any) ->
     jsonschema.validate(body, {**schema, "components": document["components"]})
 
 
+def check_type(document: Document, method: str, path: str, status: int, kind: str) -> None:
+    """The same of an answer that is no JSON: its status and its type must be declared."""
+    operation = operation_of(document, method, path)
+    if operation is None:
+        return
+    answers = operation["responses"]
+    assert str(status) in answers, f"{method} {path} is not said to answer {status}"
+    declared = answers[str(status)]["content"]
+    assert {kind.partition(";")[0], "*/*"} & set(declared), f"{method} {path}: {kind}"
+
+
 async def look(answer: httpx.Response) -> None:
     """A hook for httpx: every answer that a test gets is compared with the document."""
     request = answer.request
     origin = str(request.url.copy_with(raw_path=b"/"))
-    if answer.headers.get("content-type") != "application/json" or request.method == "HEAD":
+    kind = answer.headers.get("content-type")
+    if kind is None or request.method == "HEAD":
         return
-    await answer.aread()
+    if kind == "application/json":
+        await answer.aread()
     if origin not in _documents:
         async with httpx.AsyncClient(trust_env=False) as client:
             try:
@@ -51,5 +65,9 @@ async def look(answer: httpx.Response) -> None:
             except (httpx.TransportError, ValueError):
                 return
     document = _documents[origin]
-    if "paths" in document:
+    if "paths" not in document:
+        return
+    if kind == "application/json":
         check(document, request.method, request.url.path, answer.status_code, answer.json())
+    else:
+        check_type(document, request.method, request.url.path, answer.status_code, kind)

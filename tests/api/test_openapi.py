@@ -46,6 +46,16 @@ EXPECTED = {
     ("POST", "/gateway/command"),
     ("GET", "/gateway/list"),
     ("GET", "/events"),
+    ("POST", "/egress/v1/{app_id}/tasks"),
+    ("GET", "/egress/v1/{app_id}/tasks"),
+    ("GET", "/egress/v1/{app_id}/tasks/{task_id}"),
+    ("DELETE", "/egress/v1/{app_id}/tasks/{task_id}"),
+    ("POST", "/egress/v1/{app_id}/tasks/{task_id}/stop"),
+    ("POST", "/egress/v1/{app_id}/tasks/{task_id}/status"),
+    ("POST", "/egress/v1/{app_id}/tasks/{task_id}/spotlight"),
+    ("POST", "/egress/v1/{app_id}/tasks/{task_id}/upload"),
+    ("GET", "/egress/v1/{app_id}/tasks/{task_id}/files/{name}"),
+    ("GET", "/egress/v1/capacity"),
 }
 
 
