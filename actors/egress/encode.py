@@ -56,6 +56,8 @@ def arguments(
         "-f", "segment", "-segment_format", "mpegts", "-segment_time", str(SEGMENT),
         "-initial_offset", f"{offset:.6f}",
         "-segment_format_options", "flush_packets=1",
+        # One stream cut in pieces: with a header each, players take a part's packets for damaged.
+        "-individual_header_trailer", "0",
         "-segment_list", f"{folder}/{PLAYLIST}", "-segment_list_type", "m3u8",
         "-segment_list_size", "0", "-segment_list_flags", "+live", f"{folder}/%06d.ts",
     ]  # fmt: skip

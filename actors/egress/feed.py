@@ -100,7 +100,8 @@ class Feed:
         for pipe in (*(p for p, _, _ in pictures), sound):
             fresh_pipe(pipe)
         try:
-            await self._mix.attach(self.origin.user, pictures, sound)
+            audible = sound if self._audible else None
+            await self._mix.attach(self.origin.user, pictures, audible)
             arguments = feed_arguments(
                 self.origin,
                 self._shape,

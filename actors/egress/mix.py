@@ -81,11 +81,11 @@ class Mix:
         self._said(msgspec.json.decode(line, type=dict[str, Any]))
 
     async def attach(
-        self, user: str, pictures: Sequence[tuple[Path, int, int]], sound: Path
+        self, user: str, pictures: Sequence[tuple[Path, int, int]], sound: Path | None
     ) -> None:
         """Take a user's picture and sound from new pipes, which exist already."""
         video = [{"path": str(p), "width": w, "height": h} for p, w, h in pictures]
-        audio = str(sound) if self.audio is not None else None
+        audio = str(sound) if sound is not None and self.audio is not None else None
         await self._tell({"do": "attach", "user": user, "video": video, "audio": audio})
 
     async def card(self, kind: str, user: str, size: tuple[int, int], path: Path) -> None:

@@ -29,6 +29,10 @@ import numpy.typing
 Plane = numpy.typing.NDArray[numpy.uint8]
 # A user's pictures are held back so long, in seconds, so that what comes unevenly goes out evenly.
 JITTER = 0.2
+# The later of picture and sound is waited for so long; then what there is goes out without it.
+WAIT = 1.0
+# Pictures that have come too late for so long: picture and sound wait until both are there again.
+LATE = 0.5
 # More than so much waiting, in seconds, is what a stall left behind: skipped.
 MOST = 1.5
 # Without a first picture from anybody, the recording begins after so long.
@@ -109,6 +113,14 @@ class Frames:
             self.recycle(self.waiting.popleft())
             self.first += 1
 
+    def take(self, number: int) -> tuple[int, bytearray] | None:
+        """The newest up to `number`, with its own number: one too late is better than none."""
+        self.skip_to(min(number, self.first + len(self.waiting) - 1))
+        if not self.waiting or self.first > number:
+            return None
+        self.first += 1
+        return self.first - 1, self.waiting.popleft()
+
     def recycle(self, frame: bytearray) -> None:
         """A frame that nobody looks at any more."""
         if len(self._spare) < 4:
@@ -177,12 +189,20 @@ class User:
         self._settings = settings
         self.name = name
         most = int(MOST * settings.fps)
-        self.frames = [Frames(f["path"], f["width"], f["height"], most) for f in attach["video"]]
-        path = attach.get("audio")
-        self.sound = Sound(path, settings.channels, int(MOST * settings.rate)) if path else None
+        self.frames: list[Frames] = []
+        self.sound: Sound | None = None
+        try:
+            for f in attach["video"]:
+                self.frames.append(Frames(f["path"], f["width"], f["height"], most))
+            if path := attach.get("audio"):
+                self.sound = Sound(path, settings.channels, int(MOST * settings.rate))
+        except OSError:
+            self.close()
+            raise
         self.shown: dict[tuple[int, int], bytearray] = {}
         self.tick = 0
         self.primed = False
+        self._late = 0
         self.picture_at = self.heard_at = time.monotonic()
         self.had_picture = False
 
@@ -195,11 +215,18 @@ class User:
         if self.sound is not None and self.sound.read():
             self.heard_at = now
         if not self.primed:
-            fps, rate = self._settings.fps, self._settings.rate
-            depth = max((len(f.waiting) for f in self.frames), default=0) / fps
-            heard = self.sound.count / rate if self.sound is not None else 0.0
-            self.primed = max(depth, heard) >= JITTER
+            ahead = self._ahead()
+            self.primed = bool(ahead) and (min(ahead) >= JITTER or max(ahead) >= WAIT)
         self._catch_up()
+
+    def _ahead(self) -> list[float]:
+        """How many seconds of each pipe there are for the ticks to come."""
+        fps = self._settings.fps
+        found = [(f.first + len(f.waiting) - self.tick) / fps for f in self.frames]
+        if self.sound is not None:
+            reach = (self.sound.first + self.sound.count) / self._settings.rate
+            found.append(reach - self.tick / fps)
+        return found
 
     def _catch_up(self) -> None:
         """After an overflow the oldest are gone: the timeline goes on where something is."""
@@ -223,14 +250,18 @@ class User:
             self.primed = False
             return b""
         for frames in self.frames:
-            frames.skip_to(self.tick)
-            if frames.waiting and frames.first == self.tick:
-                old = self.shown.get(frames.size)
-                self.shown[frames.size] = frames.waiting.popleft()
-                frames.first += 1
-                self.had_picture = True
-                if old is not None:
-                    frames.recycle(old)
+            taken = frames.take(self.tick)
+            if taken is None:
+                continue
+            number, frame = taken
+            old = self.shown.get(frames.size)
+            self.shown[frames.size] = frame
+            self.had_picture = True
+            if old is not None:
+                frames.recycle(old)
+            self._late = self._late + 1 if number < self.tick else 0
+        if self._late > LATE * settings.fps:
+            self.primed, self._late = False, 0
         heard = b""
         if self.sound is not None:
             self.sound.skip_to(start)
@@ -306,8 +337,7 @@ class Mixer:
         name = order.get("user", "")
         match order["do"]:
             case "attach":
-                self._drop(name)
-                self.users[name] = User(self.settings, name, order)
+                self._attach(name, order)
             case "detach":
                 self._drop(name)
             case "cells":
@@ -318,6 +348,17 @@ class Mixer:
                     self.cards[order["kind"], name, order["width"], order["height"]] = file.read()
             case "end":
                 self.over = True
+
+    def _attach(self, name: str, order: dict[str, Any]) -> None:
+        """Another attempt to get at a source: until it brings something, it is as it was."""
+        before = self.users.get(name)
+        try:
+            user = User(self.settings, name, order)
+        except FileNotFoundError:
+            return  # it failed already, and took its pipes with it
+        user.picture_at = user.heard_at = self.began if before is None else before.last_sign()
+        self._drop(name)
+        self.users[name] = user
 
     def _drop(self, name: str) -> None:
         user = self.users.pop(name, None)

@@ -121,7 +121,9 @@ def feed_arguments(
     with its format.
     """
     arguments = ["ffmpeg", "-nostdin", "-v", "warning", "-nostats", "-y"]
-    arguments += ["-progress", "pipe:1", "-stats_period", "1", *_input(origin, shape, tail)]
+    # A decoder keeps back a picture for each of its threads: with many, a live one is seconds late.
+    arguments += ["-progress", "pipe:1", "-stats_period", "1", "-threads", "2"]
+    arguments += _input(origin, shape, tail)
     if picture:
         arguments += ["-filter_complex", _pictures(shape, len(pipes))]
         for i, pipe in enumerate(pipes):
