@@ -18,6 +18,7 @@ import trio
 
 from actors import lease as leases
 from actors.egress import records as egress_records
+from actors.egress import schema as egress_schema
 from actors.egress.library import Library
 from actors.egress.messages import QueueMessage
 from actors.egress.queue import QueueActor
@@ -89,7 +90,7 @@ class Switchboard:
                 webhook_records.migrations,
                 tokens.migrations,
                 leases.migrations,
-                egress_records.migrations,
+                egress_schema.migrations,
             ],
         )
         self.log = EventLog(self.database.epoch, self.database.head, self.database.first)

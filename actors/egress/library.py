@@ -7,8 +7,9 @@ from pathlib import Path, PurePosixPath
 
 import trio
 
-from actors.egress import playlist, records
-from actors.egress.records import PartRow, Task
+from actors.egress import made_records, playlist, records
+from actors.egress.made_records import PartRow
+from actors.egress.records import Task
 from actors.egress.tracks import Folder, Track
 from supervisor.errors import Rejected
 from supervisor.store import Store
@@ -56,8 +57,8 @@ class Library:
 
 def _what_is_known(db: Reading, task_id: str, name: str) -> tuple[Task | None, list[PartRow], str]:
     """The task, its parts, and where a file is that is not here any more."""
-    elsewhere = records.elsewhere(db, task_id, name)
-    return records.load(db, task_id), records.parts(db, task_id), elsewhere
+    elsewhere = made_records.elsewhere(db, task_id, name)
+    return records.load(db, task_id), made_records.parts(db, task_id), elsewhere
 
 
 def _usable(name: str) -> bool:

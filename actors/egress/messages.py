@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from actors.egress.admission import Amount
+from actors.egress.made_records import File, PartRow
 from actors.egress.progress import Progress
-from actors.egress.records import File, PartRow
 from supervisor.mailbox import Ask, Message, Overflow
 
 Json = dict[str, Any]

@@ -8,40 +8,35 @@ from __future__ import annotations
 
 import datetime
 import math
-import os
 import secrets
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, assert_never
 
 import trio
 
 from actors import lease as leases
-from actors.egress import records, upload_records
-from actors.egress.admission import Amount, Ledger
+from actors.egress import records
+from actors.egress.admission import Amount
 from actors.egress.allow import check_page, check_rtmp
+from actors.egress.answers import Answers, tell, unknown
+from actors.egress.claims import Claims, Open
 from actors.egress.machine import State
 from actors.egress.measure import Meter
 from actors.egress.messages import (
-    CapacityView,
     DeleteTask,
     EndRecording,
     GetCapacity,
     GetTask,
-    GetWorking,
     ListTasks,
     Look,
     Measured,
     QueueMessage,
     SetSpotlight,
-    ShowLarge,
     StopTaken,
     StopTask,
     Submit,
     Submitted,
-    TaskPage,
-    TaskView,
     UploadAgain,
     WorkerEnded,
 )
@@ -49,15 +44,12 @@ from actors.egress.records import Task
 from actors.egress.request import Kind, Wanted, shown, understand
 from actors.egress.services import Services
 from actors.egress.sources import origins
-from actors.egress.view import view
 from actors.egress.worker import TaskWorker
 from actors.lease import Lease
 from supervisor.actor import LATER, Actor
-from supervisor.child import Child
-from supervisor.errors import ActorDown, AskExpired, MailboxFull, Rejected, StartFailed
+from supervisor.errors import Rejected, StartFailed
 from supervisor.event import timestamp
 from supervisor.log import logger
-from supervisor.ref import AnyRef
 from supervisor.reply import Reply
 from supervisor.service import Service
 from supervisor.spec import Cause, ChildSpec, Restart, StopReason
@@ -72,17 +64,6 @@ MEASURE_EVERY = 5.0
 NewWorker = Callable[[Task, Lease, Services], Service]
 
 
-@dataclass(slots=True)
-class Open:
-    """A task that has not ended. `lease` and `child` while a worker has it."""
-
-    task: Task
-    since: float
-    lease: Lease | None = None
-    child: Child | None = None
-    waiting_for: str = ""
-
-
 class QueueActor(Actor[QueueMessage]):
     """One for the appliance; `members` is the supervisor of the workers."""
 
@@ -95,7 +76,9 @@ class QueueActor(Actor[QueueMessage]):
         self._members = members
         self._new_worker = new_worker
         self._open: dict[str, Open] = {}
-        self._ledger = Ledger(Amount(), {})
+        self._claims = Claims(services.settings, self._open, members)
+        self._ledger = self._claims.ledger
+        self._answers = Answers(services, self._open)
         self._stir = trio.Event()
         self._disk_free = math.inf
         self._stopped_claims = ""
@@ -116,7 +99,7 @@ class QueueActor(Actor[QueueMessage]):
             child = self._members.child(task.task_id)
             if child is not None and not child.ended:
                 found.child = child
-                self._ledger.add(task.task_id, task.kind.value, self._cost(task.kind))
+                self._claims.reserve(task)
             self._open[task.task_id] = found
         self._look_at_disk(await trio.to_thread.run_sync(self._free))
         self.spawn(self._claiming)
@@ -132,22 +115,22 @@ class QueueActor(Actor[QueueMessage]):
                 self.spawn(self._answering, self._stop_task, message, self.defer())
                 return LATER
             case GetTask():
-                self.spawn(self._answering, self._get, message, self.defer())
+                self.spawn(self._answering, self._answers.get, message, self.defer())
                 return LATER
             case ListTasks():
-                self.spawn(self._answering, self._list, message, self.defer())
+                self.spawn(self._answering, self._answers.page, message, self.defer())
                 return LATER
             case SetSpotlight():
-                self.spawn(self._answering, self._show, message, self.defer())
+                self.spawn(self._answering, self._answers.show, message, self.defer())
                 return LATER
             case DeleteTask():
-                self.spawn(self._answering, self._delete, message, self.defer())
+                self.spawn(self._answering, self._answers.delete, message, self.defer())
                 return LATER
             case UploadAgain():
-                self.spawn(self._answering, self._upload_again, message, self.defer())
+                self.spawn(self._answering, self._answers.upload_again, message, self.defer())
                 return LATER
             case GetCapacity():
-                return self._capacity_view()
+                return self._claims.view(self._disk_free, self._stopped_claims)
             case Look():
                 await self._look()
             case Measured(amounts, disk_free):
@@ -244,52 +227,10 @@ class QueueActor(Actor[QueueMessage]):
         """Claim whatever fits, each time something has changed."""
         while True:
             self._stir = trio.Event()
-            for chosen in self._chosen():
+            chosen = self._claims.chosen(self._stopped_claims)
+            if chosen:
                 await self._claim(chosen)
             await self._stir.wait()
-
-    def _chosen(self) -> list[list[str]]:
-        """What can be claimed now, in the order it came; all in one transaction, or nothing."""
-        settings = self._services.settings()
-        ledger = self._ledger
-        ledger.limits = {
-            "tasks": settings.limits.tasks,
-            "record": settings.limits.record,
-            "snapshot": settings.limits.snapshot,
-            "page": settings.limits.page,
-        }
-        ledger.capacity = self._capacity()
-        busy = {(o.task.channel, o.task.cmd) for o in self._open.values() if o.child is not None}
-        # Those that a worker was lost of come first: they were let in before.
-        waiting = [o for o in self._open.values() if o.child is None]
-        waiting.sort(key=lambda o: (o.task.claims == 0, o.task.number))
-        held: set[str] = set()
-        chosen = []
-        for entry in waiting:
-            task = entry.task
-            entry.waiting_for = self._obstacle(task, busy, held)
-            if entry.waiting_for:
-                # Nobody overtakes on a channel.
-                held.add(task.channel)
-                continue
-            ledger.add(task.task_id, task.kind.value, self._cost(task.kind))
-            busy.add((task.channel, task.cmd))
-            chosen.append(task.task_id)
-        return [chosen] if chosen else []
-
-    def _obstacle(self, task: Task, busy: set[tuple[str, str]], held: set[str]) -> str:
-        if self._stopped_claims:
-            return self._stopped_claims
-        if self._members.child(task.task_id) is not None:
-            return "its last worker is still ending"
-        if task.channel:
-            if (task.channel, task.cmd) in busy:
-                return f"another {task.cmd} of the channel"
-            if task.channel in held:
-                return "a task of the channel that came before"
-        if task.claims:
-            return ""
-        return self._ledger.refuse(task.kind.value, self._cost(task.kind))
 
     async def _claim(self, chosen: list[str]) -> None:
         services = self._services
@@ -328,7 +269,7 @@ class QueueActor(Actor[QueueMessage]):
         try:
             entry.child = self._members.start_child(spec)
             if stopping:
-                _tell(entry.child.ref, EndRecording())
+                tell(entry.child.ref, EndRecording())
         except (ValueError, StartFailed) as error:
             # The one before is just ending: the next look finds this one without a worker.
             logger.warning("worker_not_started", task_id=task.task_id, error=str(error))
@@ -348,17 +289,17 @@ class QueueActor(Actor[QueueMessage]):
         self._stir.set()
 
     async def _stop_task(self, message: StopTask) -> StopTaken:
-        await self._of_app(message.app_id, message.task_id)
+        await self._answers.of_app(message.app_id, message.task_id)
         task = await self._services.store.write(records.ask_to_stop, message.task_id)
         if task is None:
-            raise _unknown(message.task_id)
+            raise unknown(message.task_id)
         entry = self._open.get(message.task_id)
         if entry is not None:
             entry.task = task
             if task.state.terminal:
                 self._close(task.task_id)
             elif entry.child is not None:
-                _tell(entry.child.ref, EndRecording())
+                tell(entry.child.ref, EndRecording())
         return StopTaken(task.task_id, task.state.terminal, task.state.value)
 
     # -- looking after --------------------------------------------------------------
@@ -424,17 +365,6 @@ class QueueActor(Actor[QueueMessage]):
 
     # -- what there is, and what is taken ------------------------------------------------
 
-    def _cost(self, kind: Kind) -> Amount:
-        cost = self._services.settings().costs.get(kind.value)
-        return Amount() if cost is None else Amount(cost.cpu, cost.memory_mb, cost.disk_kb)
-
-    def _capacity(self) -> Amount:
-        wanted = self._services.settings().capacity
-        page = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
-        return Amount(
-            wanted.cpu or float(os.cpu_count() or 1), wanted.memory_mb or page, wanted.disk_kb
-        )
-
     def _free(self) -> float:
         return shutil.disk_usage(self._services.folder).free / 2**20
 
@@ -474,108 +404,6 @@ class QueueActor(Actor[QueueMessage]):
         data = {"reason": why, "disk_free_mb": round(free, 1)}
         self._services.store.submit(_announce, kind, data)
 
-    def _capacity_view(self) -> CapacityView:
-        capacity, reserved = self._capacity(), self._ledger.reserved
-        kinds = list(self._ledger.kinds.values())
-        counts = {kind: kinds.count(kind) for kind in ("record", "snapshot", "page")}
-        return CapacityView(
-            capacity=capacity,
-            reserved=reserved,
-            free=Amount(
-                max(capacity.cpu - reserved.cpu, 0.0),
-                max(capacity.memory_mb - reserved.memory_mb, 0.0),
-                max(capacity.disk_kb - reserved.disk_kb, 0.0),
-            ),
-            tasks={**counts, "tasks": len(kinds)},
-            limits=self._ledger.limits,
-            waiting=sum(1 for o in self._open.values() if o.child is None),
-            disk_free_mb=round(self._disk_free, 1),
-            claims_stopped=self._stopped_claims,
-        )
-
-    # -- views ----------------------------------------------------------------------
-
-    async def _of_app(self, app_id: str, task_id: str) -> Task:
-        """The row of a task of this app. Raises Rejected `not_found`."""
-        task = await self._services.store.read(records.load, task_id)
-        if task is None or task.app_id != app_id:
-            raise _unknown(task_id)
-        return task
-
-    async def _get(self, message: GetTask) -> TaskView:
-        task = await self._of_app(message.app_id, message.task_id)
-        files, parts = await self._services.store.read(_files_and_parts, task.task_id)
-        entry = self._open.get(task.task_id)
-        working = None
-        if entry is not None and entry.child is not None:
-            try:
-                working = await entry.child.ref.ask(GetWorking(), VIEW_TIMEOUT)
-            except (ActorDown, AskExpired, MailboxFull, Rejected) as error:
-                logger.debug("view_from_row", task_id=task.task_id, error=str(error))
-        return view(task, files, parts, working, entry.waiting_for if entry else "")
-
-    async def _list(self, message: ListTasks) -> TaskPage:
-        rows = await self._services.store.read(
-            records.page,
-            message.app_id,
-            message.before,
-            message.limit + 1,
-            message.state,
-            message.channel,
-        )
-        more = len(rows) > message.limit
-        rows = rows[: message.limit]
-        views = [view(task, files, [], None, "") for task, files in rows]
-        return TaskPage(views, rows[-1][0].number if more else None)
-
-    async def _show(self, message: SetSpotlight) -> None:
-        task = await self._of_app(message.app_id, message.task_id)
-        if task.state.terminal:
-            raise Rejected("conflict", "the task has ended")
-        _kind, wanted = understand(task.cmd, task.payload)
-        if wanted.layout != "spotlight":
-            raise Rejected("conflict", f"the layout is {wanted.layout!r}, not spotlight")
-        fields = dict.fromkeys(("app_id", "task_id", "access_token", "workerUid"), "x")
-        users = [o.user for o in origins(self._services.settings().channels, wanted, fields)]
-        if message.user not in users:
-            raise Rejected("invalid", f"user: {message.user!r} is not on this recording")
-        await self._services.store.write(records.set_spotlight, task.task_id, message.user)
-        entry = self._open.get(task.task_id)
-        if entry is not None:
-            entry.task.spotlight = message.user
-            if entry.child is not None:
-                _tell(entry.child.ref, ShowLarge(message.user))
-
-    async def _upload_again(self, message: UploadAgain) -> int:
-        task = await self._of_app(message.app_id, message.task_id)
-        count = await self._services.store.write(upload_records.again, task.task_id)
-        self._services.uploads()
-        return count
-
-    async def _delete(self, message: DeleteTask) -> None:
-        task = await self._of_app(message.app_id, message.task_id)
-        if not task.state.terminal:
-            raise Rejected("conflict", "the task has not ended: stop it first")
-        folder = self._services.task_folder(task.task_id).root
-        await trio.to_thread.run_sync(shutil.rmtree, folder, True)
-        await self._services.store.write(records.forget, task.task_id)
-
-
-def _files_and_parts(db: Any, task_id: str) -> tuple[list[Any], list[Any]]:
-    return records.files(db, task_id), records.parts(db, task_id)
-
 
 def _announce(tx: Any, kind: str, data: dict[str, Any]) -> None:
     tx.emit(kind, "egress/queue", data)
-
-
-def _unknown(task_id: str) -> Rejected:
-    return Rejected("not_found", f"there is no task {task_id[:80]!r}")
-
-
-def _tell(ref: AnyRef, message: EndRecording | ShowLarge) -> None:
-    try:
-        ref.tell(message)
-    except (ActorDown, MailboxFull) as error:
-        # A worker that is gone: the row says what is wanted, and the next one reads it.
-        logger.info("worker_not_told", path=ref.path, error=str(error))

@@ -12,90 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import sqlite_utils
-from sqlite_utils import Migrations
 
 from actors import lease as leases
 from actors.egress.finish import Made
 from actors.egress.machine import Input, State, step
+from actors.egress.made_records import File, add_files, files
 from actors.egress.request import Kind
 from actors.lease import Lease
 from supervisor.errors import Rejected
 from supervisor.event import timestamp
 from supervisor.transaction import Reading, Row, Transaction
 
-migrations = Migrations("egress")
 KIND = "egress"
-
-
-@migrations(name="0001_egress")
-def _egress(db: sqlite_utils.Database) -> None:
-    db.execute(
-        """
-        CREATE TABLE egress_tasks (
-            task_id TEXT PRIMARY KEY,
-            number INTEGER NOT NULL,
-            app_id TEXT NOT NULL,
-            request_id TEXT NOT NULL,
-            body_hash TEXT NOT NULL,
-            cmd TEXT NOT NULL,
-            kind TEXT NOT NULL,
-            channel TEXT NOT NULL,
-            state TEXT NOT NULL,
-            action TEXT NOT NULL,
-            reason TEXT NOT NULL,
-            message TEXT NOT NULL,
-            payload TEXT NOT NULL,
-            shown TEXT NOT NULL,
-            worker_id TEXT NOT NULL,
-            retry_count INTEGER NOT NULL,
-            claims INTEGER NOT NULL,
-            spotlight TEXT NOT NULL,
-            created_at TEXT NOT NULL,
-            enqueued_at REAL NOT NULL,
-            processed_at TEXT,
-            completed_at TEXT
-        )
-        """
-    )
-    db.execute("CREATE INDEX egress_requests ON egress_tasks (app_id, request_id, number)")
-    db.execute("CREATE INDEX egress_numbers ON egress_tasks (app_id, number)")
-    # Only what is not over is looked for at the start, however many tasks there once were.
-    db.execute(
-        "CREATE INDEX egress_open ON egress_tasks (number)"
-        " WHERE state IN ('ENQUEUED', 'PROCESSING', 'STOPPING')"
-    )
-    db.execute("CREATE INDEX egress_completed ON egress_tasks (completed_at)")
-    db.execute(
-        """
-        CREATE TABLE egress_parts (
-            task_id TEXT NOT NULL,
-            part INTEGER NOT NULL,
-            fence INTEGER NOT NULL,
-            started TEXT NOT NULL,
-            ended TEXT,
-            seconds REAL NOT NULL,
-            reason TEXT NOT NULL,
-            PRIMARY KEY (task_id, part)
-        )
-        """
-    )
-    db.execute(
-        """
-        CREATE TABLE egress_files (
-            task_id TEXT NOT NULL,
-            name TEXT NOT NULL,
-            format TEXT NOT NULL,
-            user TEXT NOT NULL,
-            bytes INTEGER NOT NULL,
-            seconds REAL NOT NULL,
-            state TEXT NOT NULL,
-            location TEXT NOT NULL,
-            created TEXT NOT NULL,
-            PRIMARY KEY (task_id, name)
-        )
-        """
-    )
 
 
 class Task(msgspec.Struct):
@@ -123,28 +51,6 @@ class Task(msgspec.Struct):
     enqueued_at: float
     processed_at: str | None
     completed_at: str | None
-
-
-class File(msgspec.Struct, frozen=True):
-    """A file of a task. `state`: `complete`, `uploaded` or `deleted`; `location` where it is."""
-
-    name: str
-    format: str
-    user: str
-    bytes: int
-    seconds: float
-    state: str
-    location: str
-
-
-class PartRow(msgspec.Struct, frozen=True):
-    """A part of a task, in order."""
-
-    part: int
-    started: str
-    ended: str | None
-    seconds: float
-    reason: str
 
 
 _COLUMNS = ", ".join(Task.__struct_fields__)
@@ -352,96 +258,6 @@ def _become(
     save(tx, task)
     if changed:
         tell(tx, task)
-
-
-# -- parts and files ---------------------------------------------------------------
-
-
-def begin_part(tx: Transaction, lease: Lease) -> int:
-    """A new part of a task; its number. Raises LeaseLost."""
-    leases.hold(tx, lease)
-    number = int(
-        tx.value("SELECT coalesce(max(part), 0) FROM egress_parts WHERE task_id = ?", (lease.id,))
-    )
-    tx.execute(
-        "INSERT INTO egress_parts (task_id, part, fence, started, seconds, reason)"
-        " VALUES (?, ?, ?, ?, 0, '')",
-        (lease.id, number + 1, lease.fence, timestamp()),
-    )
-    tx.emit("egress.part_started", f"egress/{lease.id}", {"part": number + 1})
-    return number + 1
-
-
-def end_part(tx: Transaction, lease: Lease, part: int, seconds: float, reason: str) -> None:
-    """A part has ended. Raises LeaseLost."""
-    leases.hold(tx, lease)
-    tx.execute(
-        "UPDATE egress_parts SET ended = ?, seconds = ?, reason = ? WHERE task_id = ? AND part = ?",
-        (timestamp(), seconds, reason, lease.id, part),
-    )
-    data = {"part": part, "seconds": round(seconds, 3), "reason": reason}
-    tx.emit("egress.part_ended", f"egress/{lease.id}", data)
-
-
-def parts(db: Reading, task_id: str) -> list[PartRow]:
-    """A task's parts, in order."""
-    rows = db.all(
-        "SELECT part, started, ended, seconds, reason FROM egress_parts WHERE task_id = ?"
-        " ORDER BY part",
-        (task_id,),
-    )
-    return [PartRow(*row) for row in rows]
-
-
-def add_files(tx: Transaction, task_id: str, made: list[Made]) -> None:
-    """Files that are complete. The same again, after a crash, changes nothing more."""
-    for file in made:
-        known = tx.one(
-            "SELECT 1 FROM egress_files WHERE task_id = ? AND name = ?", (task_id, file.name)
-        )
-        tx.execute(
-            "INSERT INTO egress_files"
-            " (task_id, name, format, user, bytes, seconds, state, location, created)"
-            " VALUES (?, ?, ?, ?, ?, ?, 'complete', 'local', ?)"
-            " ON CONFLICT (task_id, name) DO UPDATE SET bytes = excluded.bytes,"
-            " seconds = excluded.seconds",
-            (
-                task_id,
-                file.name,
-                file.format,
-                file.user,
-                file.bytes,
-                file.seconds,
-                timestamp(),
-            ),
-        )
-        if known is None and file.format != "jpg":
-            data = {"file": file.name, "format": file.format, "bytes": file.bytes}
-            data["seconds"] = round(file.seconds, 3)
-            tx.emit("egress.file", f"egress/{task_id}", data)
-    pictures = sum(1 for file in made if file.format == "jpg")
-    if pictures:
-        # One for all: there may be many thousands.
-        tx.emit("egress.pictures", f"egress/{task_id}", {"count": pictures})
-
-
-def files(db: Reading, task_id: str) -> list[File]:
-    """A task's files, oldest first."""
-    rows = db.all(
-        "SELECT name, format, user, bytes, seconds, state, location FROM egress_files"
-        " WHERE task_id = ? ORDER BY created, name LIMIT 10000",
-        (task_id,),
-    )
-    return [File(*row) for row in rows]
-
-
-def elsewhere(db: Reading, task_id: str, name: str) -> str:
-    """Where a file is that was uploaded and is not here any more; empty for any other."""
-    found = db.value(
-        "SELECT location FROM egress_files WHERE task_id = ? AND name = ? AND state = 'remote'",
-        (task_id, name),
-    )
-    return found or ""
 
 
 # -- reading ------------------------------------------------------------------------

@@ -4,36 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import sqlite_utils
-
 from actors import lease as leases
-from actors.egress.records import migrations
 from actors.lease import Lease
 from supervisor.transaction import Reading, Transaction
-
-
-@migrations(name="0002_uploads")
-def _uploads(db: sqlite_utils.Database) -> None:
-    db.execute(
-        """
-        CREATE TABLE egress_uploads (
-            task_id TEXT NOT NULL,
-            name TEXT NOT NULL,
-            file TEXT NOT NULL,
-            number INTEGER NOT NULL,
-            state TEXT NOT NULL,
-            upload_id TEXT NOT NULL,
-            attempts INTEGER NOT NULL,
-            next_try REAL NOT NULL,
-            error TEXT NOT NULL,
-            PRIMARY KEY (task_id, name)
-        )
-        """
-    )
-    db.execute(
-        "CREATE INDEX egress_uploads_failed ON egress_uploads (task_id) WHERE state = 'failed'"
-    )
-    db.execute("CREATE INDEX egress_uploads_due ON egress_uploads (next_try) WHERE state = 'due'")
 
 
 class Upload(NamedTuple):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from actors.egress.machine import State
+from actors.egress.made_records import File, PartRow
 from actors.egress.messages import TaskView, Working
-from actors.egress.records import File, PartRow, Task
+from actors.egress.records import Task
 
 
 def view(

@@ -12,15 +12,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, assert_never
 
-import msgspec
 import trio
 
 from actors import lease as leases
-from actors.egress import playlist, records
+from actors.egress import made_records, records
 from actors.egress import upload_records as rows
-from actors.egress.allow import Allowed, check_rtmp
+from actors.egress.allow import Allowed
 from actors.egress.finish import CannotFinish, Made, finish, salvage
+from actors.egress.job import Objects, job_of, objects_of, pictures, tracks_on_disk, verdict
 from actors.egress.machine import Input, State
+from actors.egress.made_records import File
 from actors.egress.messages import (
     EndRecording,
     GetWorking,
@@ -30,12 +31,11 @@ from actors.egress.messages import (
     Working,
 )
 from actors.egress.progress import Progress
-from actors.egress.recorder import End, Job, Means, Part, Rules
-from actors.egress.records import File, Task
-from actors.egress.request import Kind, understand
+from actors.egress.recorder import End, Job, Means, Part
+from actors.egress.records import Task
+from actors.egress.request import understand
 from actors.egress.services import Services
-from actors.egress.sources import origins
-from actors.egress.tracks import Folder, Track, tracks
+from actors.egress.tracks import Folder, Track
 from actors.lease import Lease, LeaseLost
 from supervisor.actor import Actor
 from supervisor.backoff import Backoff
@@ -164,10 +164,12 @@ class TaskWorker(Actor[WorkerMessage]):
     async def _record_and_finish(self) -> None:
         task = self._task
         try:
-            job = self._job()
+            job = job_of(self._task, self._services, self._folder)
         except Rejected as error:
             # What was possible when it was claimed before may be so no more: what is there is kept.
-            await self._conclude(Input.FAIL, error.code, error.message, self._names_on_disk())
+            await self._conclude(
+                Input.FAIL, error.code, error.message, tracks_on_disk(self._folder)
+            )
             return
         end = End("asked")
         if not self._stopping.is_set():
@@ -175,40 +177,9 @@ class TaskWorker(Actor[WorkerMessage]):
         if self._leaving:
             await self._write(leases.release, self._lease)
             return
-        what, reason, message = _verdict(end)
+        what, reason, message = verdict(end)
         logger.info("egress_recorded", actor=self.context.path, task_id=task.task_id, end=end.how)
         await self._conclude(what, reason, message, list(job.tracks))
-
-    def _job(self) -> Job:
-        """What is to be done, by the configuration in force now. Raises Rejected."""
-        task, settings = self._task, self._services.settings()
-        kind, wanted = understand(task.cmd, task.payload)
-        fields = {
-            "app_id": task.app_id,
-            "task_id": task.task_id,
-            "access_token": wanted.access_token,
-            "workerUid": str(task.payload.get("workerUid", "")),
-        }
-        if wanted.rtmp_dst:
-            check_rtmp(wanted.rtmp_dst, settings.rtmp_hosts)
-        found = [] if kind is Kind.PAGE else origins(settings.channels, wanted, fields)
-        limit = min(wanted.max_duration or settings.max_duration, settings.max_duration)
-        names = {"task_id": task.task_id, "channel": task.channel, "region": settings.region}
-        rules = Rules(settings.gone_after, settings.stalled_after, settings.idle_timeout)
-        return Job(
-            task.task_id,
-            kind,
-            msgspec.structs.replace(wanted, max_duration=limit),
-            tuple(found),
-            tuple(tracks(wanted, [o.user for o in found], names, task.created_at)),
-            self._folder,
-            rules,
-        )
-
-    def _names_on_disk(self) -> list[Track]:
-        found = sorted(self._folder.files.glob("**/*.segments"))
-        base = self._folder.files
-        return [Track(str(p.relative_to(base)).removesuffix(".segments"), ()) for p in found]
 
     async def _record(self, job: Job) -> End:
         """Part after part, until there is a reason to end that another part would not mend."""
@@ -230,7 +201,7 @@ class TaskWorker(Actor[WorkerMessage]):
                 return End("asked")
 
     async def _one_part(self, job: Job) -> tuple[End, float]:
-        earlier = await self._services.store.read(records.parts, job.task_id)
+        earlier = await self._services.store.read(made_records.parts, job.task_id)
         before = [p.part for p in earlier]
         for track in job.tracks:
             for number in before:
@@ -244,7 +215,7 @@ class TaskWorker(Actor[WorkerMessage]):
         done = max(offsets.values(), default=0.0)
         if most is not None and before and not job.snapshots and done >= most - 0.2:
             return End("over", "max_duration"), 0.0
-        number = int(await self._write(records.begin_part, self._lease))
+        number = int(await self._write(made_records.begin_part, self._lease))
         means = Means(
             self._services.registry,
             self.context.path,
@@ -273,7 +244,7 @@ class TaskWorker(Actor[WorkerMessage]):
     async def _end_part(self, number: int, seconds: float, end: End) -> None:
         reason = end.reason or end.how
         try:
-            await self._write(records.end_part, self._lease, number, seconds, reason)
+            await self._write(made_records.end_part, self._lease, number, seconds, reason)
         except LeaseLost:
             raise
         except Rejected as error:
@@ -291,7 +262,7 @@ class TaskWorker(Actor[WorkerMessage]):
                 what, reason = Input.FAIL, reason if what is Input.FAIL else "not_finished"
         objects: Objects = ([], [])
         if self._services.settings().upload is not None:
-            objects = await trio.to_thread.run_sync(_objects, self._folder, made)
+            objects = await trio.to_thread.run_sync(objects_of, self._folder, made)
         while True:
             try:
                 task: Task = await self._write(
@@ -311,10 +282,10 @@ class TaskWorker(Actor[WorkerMessage]):
 
     async def _files_of(self, track: Track) -> list[Made]:
         task, services = self._task, self._services
-        numbers = [p.part for p in await services.store.read(records.parts, task.task_id)]
+        numbers = [p.part for p in await services.store.read(made_records.parts, task.task_id)]
         _kind, wanted = understand(task.cmd, task.payload)
         if wanted.interval_in_ms is not None:
-            return await trio.to_thread.run_sync(_pictures, self._folder, track)
+            return await trio.to_thread.run_sync(pictures, self._folder, track)
         owner = self.context.path
         formats = wanted.formats
         try:
@@ -383,7 +354,7 @@ class TaskWorker(Actor[WorkerMessage]):
         if part is None:
             return []
         if self._task.cmd == "snapshot":
-            made = [m for track, _, _ in part.recorded() for m in _pictures(self._folder, track)]
+            made = [m for track, _, _ in part.recorded() for m in pictures(self._folder, track)]
             return [File(m.name, "jpg", m.user, m.bytes, 0.0, "complete", "local") for m in made]
         found = []
         for track, progress, offset in part.recorded():
@@ -392,25 +363,6 @@ class TaskWorker(Actor[WorkerMessage]):
             name = f"{track.name}.m3u8"
             found.append(File(name, "hls", user, progress.bytes, seconds, "growing", "local"))
         return found
-
-
-# What comes first of (object, the file it belongs to), and what after it.
-Objects = tuple[list[tuple[str, str]], list[tuple[str, str]]]
-
-
-def _objects(folder: Folder, made: list[Made]) -> Objects:
-    """What a task's files are made of: a playlist comes after the segments that it names."""
-    first: list[tuple[str, str]] = []
-    after: list[tuple[str, str]] = []
-    for file in made:
-        if file.format != "hls":
-            first.append((file.name, file.name))
-            continue
-        index = folder.files / file.name
-        names = (s.path.relative_to(folder.files).as_posix() for s in playlist.read(index))
-        first += [(name, file.name) for name in names]
-        after.append((file.name, file.name))
-    return first, after
 
 
 def _end(
@@ -429,25 +381,4 @@ def _end(
 
 def _keep_files(tx: Transaction, lease: Lease, made: list[Made]) -> None:
     leases.hold(tx, lease)
-    records.add_files(tx, lease.id, made)
-
-
-def _verdict(end: End) -> tuple[Input, str, str]:
-    match end.how:
-        case "asked":
-            return Input.DONE, "user_stop", "stopped as asked"
-        case "over":
-            return Input.DONE, end.reason, f"ended: {end.reason.replace('_', ' ')}"
-        case "disk_full":
-            return Input.FAIL, "disk_full", "the disk is full"
-        case _:
-            return Input.FAIL, "recorder_failed", end.reason
-
-
-def _pictures(folder: Folder, track: Track) -> list[Made]:
-    """The snapshots of all parts, in order."""
-    user = track.users[0] if len(track.users) == 1 else ""
-    return [
-        Made(path.relative_to(folder.files).as_posix(), "jpg", user, path.stat().st_size, 0.0)
-        for path in folder.pictures(track)
-    ]
+    made_records.add_files(tx, lease.id, made)

@@ -22,7 +22,7 @@ import msgspec
 import trio
 
 from actors import lease as leases
-from actors.egress import records
+from actors.egress import records, schema
 from actors.egress.machine import Input
 from actors.egress.messages import QueueMessage, Submit, WorkerEnded
 from actors.egress.queue import QueueActor
@@ -89,7 +89,7 @@ def _queue(place: Path, count: int) -> float:
 
 
 async def _drain(state: Path, count: int) -> float:
-    database = Database(state, [leases.migrations, records.migrations])
+    database = Database(state, [leases.migrations, schema.migrations])
     log = EventLog(database.epoch, database.head, database.first)
     store = Store(database, log.publish)
     settings = load(None).egress

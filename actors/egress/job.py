@@ -1,0 +1,93 @@
+"""What is to be done for a task, and what is made of what was done: no waiting here."""
+
+from __future__ import annotations
+
+import msgspec
+
+from actors.egress import playlist
+from actors.egress.allow import check_rtmp
+from actors.egress.finish import Made
+from actors.egress.machine import Input
+from actors.egress.recorder import End, Job, Rules
+from actors.egress.records import Task
+from actors.egress.request import Kind, understand
+from actors.egress.services import Services
+from actors.egress.sources import origins
+from actors.egress.tracks import Folder, Track, tracks
+
+
+def job_of(task: Task, services: Services, folder: Folder) -> Job:
+    """What is to be recorded, by the configuration in force now.
+
+    Raises Rejected where what was possible at the start is not any more.
+    """
+    settings = services.settings()
+    kind, wanted = understand(task.cmd, task.payload)
+    fields = {
+        "app_id": task.app_id,
+        "task_id": task.task_id,
+        "access_token": wanted.access_token,
+        "workerUid": str(task.payload.get("workerUid", "")),
+    }
+    if wanted.rtmp_dst:
+        check_rtmp(wanted.rtmp_dst, settings.rtmp_hosts)
+    found = [] if kind is Kind.PAGE else origins(settings.channels, wanted, fields)
+    limit = min(wanted.max_duration or settings.max_duration, settings.max_duration)
+    names = {"task_id": task.task_id, "channel": task.channel, "region": settings.region}
+    return Job(
+        task.task_id,
+        kind,
+        msgspec.structs.replace(wanted, max_duration=limit),
+        tuple(found),
+        tuple(tracks(wanted, [o.user for o in found], names, task.created_at)),
+        folder,
+        Rules(settings.gone_after, settings.stalled_after, settings.idle_timeout),
+    )
+
+
+def tracks_on_disk(folder: Folder) -> list[Track]:
+    """The tracks that were begun, of a task whose request cannot be carried out any more."""
+    found = sorted(folder.files.glob("**/*.segments"))
+    names = [path.relative_to(folder.files).as_posix() for path in found]
+    return [Track(name.removesuffix(".segments"), ()) for name in names]
+
+
+# What comes first of (object, the file it belongs to), and what after it.
+Objects = tuple[list[tuple[str, str]], list[tuple[str, str]]]
+
+
+def objects_of(folder: Folder, made: list[Made]) -> Objects:
+    """What a task's files are made of: a playlist comes after the segments that it names."""
+    first: list[tuple[str, str]] = []
+    after: list[tuple[str, str]] = []
+    for file in made:
+        if file.format != "hls":
+            first.append((file.name, file.name))
+            continue
+        index = folder.files / file.name
+        names = (s.path.relative_to(folder.files).as_posix() for s in playlist.read(index))
+        first += [(name, file.name) for name in names]
+        after.append((file.name, file.name))
+    return first, after
+
+
+def verdict(end: End) -> tuple[Input, str, str]:
+    """What an end means for the task: (input, reason, message)."""
+    match end.how:
+        case "asked":
+            return Input.DONE, "user_stop", "stopped as asked"
+        case "over":
+            return Input.DONE, end.reason, f"ended: {end.reason.replace('_', ' ')}"
+        case "disk_full":
+            return Input.FAIL, "disk_full", "the disk is full"
+        case _:
+            return Input.FAIL, "recorder_failed", end.reason
+
+
+def pictures(folder: Folder, track: Track) -> list[Made]:
+    """The snapshots of all parts, in order."""
+    user = track.users[0] if len(track.users) == 1 else ""
+    return [
+        Made(path.relative_to(folder.files).as_posix(), "jpg", user, path.stat().st_size, 0.0)
+        for path in folder.pictures(track)
+    ]
