@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, assert_never
 
 import trio
@@ -215,7 +214,12 @@ class TaskWorker(Actor[WorkerMessage]):
         done = max(offsets.values(), default=0.0)
         if most is not None and before and not job.snapshots and done >= most - 0.2:
             return End("over", "max_duration"), 0.0
-        number = int(await self._write(made_records.begin_part, self._lease))
+        try:
+            number = int(await self._write(made_records.begin_part, self._lease))
+        except LeaseLost:
+            raise
+        except Rejected as error:
+            return End("broken", error.message), 0.0
         means = Means(
             self._services.registry,
             self.context.path,
@@ -232,8 +236,7 @@ class TaskWorker(Actor[WorkerMessage]):
                 nursery.cancel_scope.cancel()
         finally:
             self._part = None
-        with suppress(OSError):
-            await trio.to_thread.run_sync(shutil.rmtree, job.folder.run, True)
+        await trio.to_thread.run_sync(shutil.rmtree, job.folder.run, True)
         seconds = max((job.folder.recorded(t, [number]) for t in job.tracks), default=0.0)
         seconds = seconds or part.progress.seconds
         if end.how == "over" and end.reason == "idle" and not part.seen:
@@ -321,20 +324,33 @@ class TaskWorker(Actor[WorkerMessage]):
         healthy = trio.current_time() + HEALTHY
         while True:
             await trio.sleep(self._services.settings().progress_every)
-            await self._upload_segments(part)
+            if not await self._upload_segments(part):
+                return
             progress = part.progress
             data: dict[str, object] = {
                 name: getattr(progress, name) for name in progress.__struct_fields__
             }
             self._submit([("progress", {**data, "away": part.away})])
             if trio.current_time() > healthy and self._task.retry_count:
-                await self._write(records.healthy, self._lease)
+                if not await self._note(records.healthy, self._lease):
+                    return
                 self._task.retry_count = 0
 
-    async def _upload_segments(self, part: Part) -> None:
-        """What is whole goes to the bucket while the rest is recorded."""
+    async def _note(self, fn: Callable[..., Any], *args: Any) -> bool:
+        """A write that a recording does not depend on; False when the lease is lost."""
+        try:
+            await self._write(fn, *args)
+        except LeaseLost:
+            self._give_up()
+            return False
+        except Rejected as error:
+            logger.warning("not_noted", actor=self.context.path, error=str(error))
+        return True
+
+    async def _upload_segments(self, part: Part) -> bool:
+        """What is whole goes to the bucket while the rest is recorded. As `_note`."""
         if self._services.settings().upload is None or "hls" not in part.formats:
-            return
+            return True
         objects = []
         for track, _, _ in part.recorded():
             found = self._folder.parts(track, [part.number])[0]
@@ -344,9 +360,10 @@ class TaskWorker(Actor[WorkerMessage]):
                 (s.path.relative_to(self._folder.files).as_posix(), f"{track.name}.m3u8")
                 for s in found[known:]
             ]
-        if objects:
-            await self._write(rows.enqueue, self._lease, objects, 0)
-            self._services.uploads()
+        if objects and not await self._note(rows.enqueue, self._lease, objects, 0):
+            return False
+        self._services.uploads()
+        return True
 
     def _growing(self) -> list[File]:
         """The files of what is being recorded, as far as they are."""
