@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from actors.egress import playlist
+from actors.egress import playlist, records
+from actors.egress import upload_records as rows
 from actors.egress.allow import check_rtmp
 from actors.egress.finish import Made
 from actors.egress.machine import Input
@@ -14,6 +15,8 @@ from actors.egress.request import Kind, understand
 from actors.egress.services import Services
 from actors.egress.sources import origins
 from actors.egress.tracks import Folder, Track, tracks
+from actors.lease import Lease
+from supervisor.transaction import Transaction
 
 
 def job_of(task: Task, services: Services, folder: Folder) -> Job:
@@ -91,3 +94,18 @@ def pictures(folder: Folder, track: Track) -> list[Made]:
         Made(path.relative_to(folder.files).as_posix(), "jpg", user, path.stat().st_size, 0.0)
         for path in folder.pictures(track)
     ]
+
+
+def end_with_uploads(
+    tx: Transaction,
+    lease: Lease,
+    what: Input,
+    reason: str,
+    message: str,
+    made: list[Made],
+    objects: Objects,
+) -> Task:
+    """A worker is through, and what it made is to go to the bucket. Raises LeaseLost."""
+    for number, wanted in enumerate(objects):
+        rows.enqueue(tx, lease, wanted, number)
+    return records.end(tx, lease, what, reason, message, made)

@@ -118,3 +118,9 @@ def elsewhere(db: Reading, task_id: str, name: str) -> str:
         (task_id, name),
     )
     return found or ""
+
+
+def keep_files(tx: Transaction, lease: Lease, made: list[Made]) -> None:
+    """Files that are there while the task is not at its end. Raises LeaseLost."""
+    leases.hold(tx, lease)
+    add_files(tx, lease.id, made)

@@ -18,7 +18,15 @@ from actors.egress import made_records, records
 from actors.egress import upload_records as rows
 from actors.egress.allow import Allowed
 from actors.egress.finish import CannotFinish, Made, finish, salvage
-from actors.egress.job import Objects, job_of, objects_of, pictures, tracks_on_disk, verdict
+from actors.egress.job import (
+    Objects,
+    end_with_uploads,
+    job_of,
+    objects_of,
+    pictures,
+    tracks_on_disk,
+    verdict,
+)
 from actors.egress.machine import Input, State
 from actors.egress.made_records import File
 from actors.egress.messages import (
@@ -41,7 +49,6 @@ from supervisor.backoff import Backoff
 from supervisor.errors import ActorDown, MailboxFull, Rejected
 from supervisor.log import logger
 from supervisor.spec import Cause, StopReason
-from supervisor.transaction import Transaction
 
 AGAIN = Backoff(first=0.3, cap=5.0, healthy_after=20.0)
 # Parts in a row that broke before they had recorded for long: then the task has failed.
@@ -269,7 +276,7 @@ class TaskWorker(Actor[WorkerMessage]):
         while True:
             try:
                 task: Task = await self._write(
-                    _end, self._lease, what, reason, message, made, objects
+                    end_with_uploads, self._lease, what, reason, message, made, objects
                 )
             except LeaseLost:
                 raise
@@ -298,7 +305,7 @@ class TaskWorker(Actor[WorkerMessage]):
                 raise
             # No room for another copy, or worse: the segments play as they are.
             kept = await finish(self._folder, track, numbers, ["hls"], services.registry, owner)
-            await self._write(_keep_files, self._lease, kept)
+            await self._write(made_records.keep_files, self._lease, kept)
             raise
 
     # -- telling ------------------------------------------------------------------
@@ -380,22 +387,3 @@ class TaskWorker(Actor[WorkerMessage]):
             name = f"{track.name}.m3u8"
             found.append(File(name, "hls", user, progress.bytes, seconds, "growing", "local"))
         return found
-
-
-def _end(
-    tx: Transaction,
-    lease: Lease,
-    what: Input,
-    reason: str,
-    message: str,
-    made: list[Made],
-    objects: Objects,
-) -> Task:
-    for number, wanted in enumerate(objects):
-        rows.enqueue(tx, lease, wanted, number)
-    return records.end(tx, lease, what, reason, message, made)
-
-
-def _keep_files(tx: Transaction, lease: Lease, made: list[Made]) -> None:
-    leases.hold(tx, lease)
-    made_records.add_files(tx, lease.id, made)
