@@ -283,19 +283,13 @@ class Visit:
         if word == READY and self._wanted.ready == "console":
             self._ready.set()
         elif word == END:
-            self._over("the page said so" + (f": {told(rest)}" if rest else ""))
+            self._verdict.over("the page said so" + (f": {told(rest)}" if rest else ""))
         text = " ".join(one.text()[:1000] for one in called.args)
         self._tell("console", level=called.type, text=told(text))
         self._console_count += 1
         if self._console_count == CONSOLE_BURST:
             self._console_off = True
             await self._post("Runtime.disable", {}, self._session)
-
-    def _over(self, reason: str) -> None:
-        if self._ready.is_set():
-            self._verdict.over(reason)
-        else:
-            self._verdict.lost(f"over before it was ready: {reason}")
 
     async def _exception_thrown(self, raw: msgspec.Raw) -> None:
         details = _read(raw, cdp.ExceptionThrown).exception_details
@@ -310,7 +304,7 @@ class Visit:
             logger.debug("page_binding", reason=str(error))
             return
         if said.type == "close":
-            self._over("the page closed its window")
+            self._verdict.over("the page closed its window")
         else:
             self._tell("dialog", type=cut(said.type), text=told(said.message))
 
@@ -354,7 +348,7 @@ class Visit:
 
     async def _target_destroyed(self, raw: msgspec.Raw) -> None:
         if _read(raw, cdp.TargetDestroyed).target_id == self._main:
-            self._over("the page closed its window")
+            self._verdict.over("the page closed its window")
 
     async def _target_crashed(self, raw: msgspec.Raw) -> None:
         crashed = _read(raw, cdp.TargetCrashed)
