@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from actors.egress.page import Page, PageLost, PageRequest, browser, place, visit
+from actors.egress.page import Page, PageLost, PageRequest, browser, place, watch
 from actors.egress.page.place import LINK
 from supervisor import guardian
 from supervisor.orphans import Registry
@@ -55,8 +55,8 @@ async def test_a_page_that_crashes_is_lost(tmp_path: Path, site: Site) -> None:
 async def test_a_browser_that_hangs_is_found(
     tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(visit, "PING_EVERY", 0.1)
-    monkeypatch.setattr(visit, "PING_TIMEOUT", 1.0)
+    monkeypatch.setattr(watch, "EVERY", 0.1)
+    monkeypatch.setattr(watch, "BROWSER_TIMEOUT", 1.0)
     async with shown(tmp_path, site.script("")) as one:
         os.kill(one.page.groups[2], signal.SIGSTOP)
         assert await one.lost() == "the browser hangs: it did not answer for 1 s"
@@ -65,8 +65,8 @@ async def test_a_browser_that_hangs_is_found(
 async def test_a_page_that_is_busy_for_ever_is_found(
     tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(visit, "PING_EVERY", 0.1)
-    monkeypatch.setattr(visit, "PAGE_PING_TIMEOUT", 1.0)
+    monkeypatch.setattr(watch, "EVERY", 0.1)
+    monkeypatch.setattr(watch, "PAGE_TIMEOUT", 1.0)
     async with shown(tmp_path, site.script("setTimeout(() => { while (true); })")) as one:
         assert await one.lost() == "the page hangs: it did not answer for 1 s"
 
