@@ -62,6 +62,7 @@ class Page:
         self._tell = Told(report)
         self._verdict = Verdict()
         self._gate = Gate(allowed, lambda url: self._tell("blocked", url=url, type="WebSocket"))
+        self._shown = False
         # From the start of `run` on.
         self._parts: Parts
         self._place: place.Place
@@ -114,6 +115,8 @@ class Page:
         assert self._verdict.reason is not None
         if self._verdict.is_lost:
             raise PageLost(self._verdict.reason)
+        if not self._shown:
+            raise PageLost(f"over before it was ready: {self._verdict.reason}")
         return self._verdict.reason
 
     async def _run(self, task_status: trio.TaskStatus[Page]) -> None:
@@ -121,6 +124,7 @@ class Page:
             try:
                 with self._verdict.scope:
                     await self._show(nursery)
+                    self._shown = True
                     task_status.started(self)
                     await trio.sleep_forever()
             finally:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import trio
 
@@ -20,11 +19,18 @@ from supervisor.orphans import Registry
 from supervisor.process import Command, Exit, Process
 
 
-@dataclass(frozen=True, slots=True)
 class _Part:
-    process: Process
-    shield: trio.CancelScope
-    grace: float
+    def __init__(self, process: Process, grace: float) -> None:
+        self.process = process
+        self.grace = grace
+        self.shield = trio.CancelScope(shield=True)
+        # It runs, or never will.
+        self.begun = trio.Event()
+        self.refused: str | None = None
+
+    @property
+    def running(self) -> bool:
+        return self.process.pid != 0 and self.process.exit is None
 
 
 class Parts:
@@ -35,11 +41,12 @@ class Parts:
         self._place = place
         self._verdict = verdict
         self._parts: list[_Part] = []
+        self._ending = False
 
     @property
     def groups(self) -> list[int]:
         """The process groups that run."""
-        return [part.process.pid for part in self._parts if part.process.exit is None]
+        return [part.process.pid for part in self._parts if part.running]
 
     async def start(
         self,
@@ -54,30 +61,37 @@ class Parts:
 
         When it ends, that is the end of the page, except as `expected` then says.
         """
-        process = Process(command, self._registry, take_line)
-        part = _Part(process, trio.CancelScope(shield=True), grace)
-
-        async def keep(task_status: trio.TaskStatus[Process]) -> None:
-            with part.shield:
-                how = await process.run(task_status)
-                if not expected():
-                    self._verdict.lost(f"{name} {_in_words(how, process)}")
-
-        try:
-            await nursery.start(keep)
-        except (OSError, KeyError) as error:
-            await self._verdict.fail(f"{name} cannot be started: {error}")
+        part = _Part(Process(command, self._registry, take_line), grace)
         self._parts.append(part)
-        return process
+        nursery.start_soon(self._keep, part, name, expected)
+        await part.begun.wait()
+        if part.refused is not None:
+            await self._verdict.fail(f"{name} cannot be started: {part.refused}")
+        return part.process
+
+    async def _keep(self, part: _Part, name: str, expected: Callable[[], bool]) -> None:
+        # Not by `start` of the nursery of the page: once that is cancelled, it would wait for the
+        # end of what it has started, which is shielded.
+        with part.shield:
+            async with trio.open_nursery() as nursery:
+                try:
+                    if not self._ending:
+                        await nursery.start(part.process.run)
+                except (OSError, KeyError) as error:
+                    part.refused = str(error)
+                part.begun.set()
+            if part.process.exit is not None and not expected():
+                self._verdict.lost(f"{name} {_in_words(part.process.exit, part.process)}")
 
     async def end(self) -> None:
         """End all that run, the last first, and what has left its group; return when it is gone."""
+        self._ending = True
         for part in reversed(self._parts):
-            if part.process.exit is None:
-                if part.grace:
-                    await part.process.stop(part.grace)
-                else:
-                    await part.process.kill()
+            await part.begun.wait()
+            if part.running and part.grace:
+                await part.process.stop(part.grace)
+            elif part.running:
+                await part.process.kill()
         for pid in await trio.to_thread.run_sync(self._end_strays):
             await _gone(pid)
 
@@ -87,7 +101,8 @@ class Parts:
         guardian.end_marked(marker)
         strays = [int(name) for name in os.listdir("/proc") if name.isdigit()]
         ours = {pid for pid in strays if guardian.marked(pid, marker)}
-        return sorted(ours.union(*(guardian.members(part.process.pid) for part in self._parts)))
+        groups = [part.process.pid for part in self._parts if part.process.pid]
+        return sorted(ours.union(*(guardian.members(group) for group in groups)))
 
     def give_up(self) -> None:
         """After `end`, or when it took too long: nothing is waited for any more."""

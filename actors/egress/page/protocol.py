@@ -24,12 +24,6 @@ class TargetInfo(_Said):
     url: str = ""
 
 
-class Targets(_Said):
-    """Answer to Target.getTargets."""
-
-    target_infos: list[TargetInfo]
-
-
 class Attached(_Said):
     """Answer to Target.attachToTarget."""
 
@@ -81,11 +75,10 @@ class RemoteObject(_Said):
 
 
 class ConsoleCalled(_Said):
-    """Runtime: the page wrote to its console. `timestamp` in milliseconds."""
+    """Runtime: the page wrote to its console."""
 
     type: str
     args: list[RemoteObject]
-    timestamp: float
 
 
 class ExceptionDetails(_Said):

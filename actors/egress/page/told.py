@@ -39,6 +39,11 @@ class Told:
         else:
             window.left_out += 1
 
+    def left_out(self, kind: str, count: int) -> None:
+        """So many of a kind did not even come here."""
+        now = trio.current_time()
+        self._windows.setdefault(kind, _Window(now)).left_out += count
+
     def flush(self) -> None:
         """Tell what was left out in times that are over."""
         now = trio.current_time()

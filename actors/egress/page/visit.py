@@ -8,6 +8,7 @@ frames of the same site.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
@@ -16,44 +17,21 @@ import msgspec
 import trio
 
 from actors.egress.page import protocol as cdp
-from actors.egress.page.devtools import CommandFailed, DevTools, DevToolsLost, NoAnswer, Params
+from actors.egress.page.devtools import DevTools, DevToolsLost, Params
 from actors.egress.page.gate import Gate
 from actors.egress.page.request import MAX_TEXT, PageRequest, cut, public, told
+from actors.egress.page.script import BINDING, END, READY, SCRIPT, Said
 from actors.egress.page.told import Told
 from actors.egress.page.verdict import Verdict
+from actors.egress.page.watch import watch_browser, watch_page
 from supervisor.log import logger
 
-READY = "switchboard:ready"
-END = "switchboard:end"
-
-PING_EVERY = 3.0
-# A browser that says nothing for so long hangs; a page may be busy for longer.
-PING_TIMEOUT = 5.0
-PAGE_PING_TIMEOUT = 30.0
-
-# More console messages than this in a second, and the console is not listened to for the rest of
-# it. The browser keeps the newest thousand and gives them afterwards.
-CONSOLE_BURST = 200
-CONSOLE_PAUSE = 1.0
+WINDOW_TIMEOUT = 10.0
+# How often what was left out is told.
+FLUSH_EVERY = 1.0
 
 # A window is no narrower, in pixels; a page that is must be told so.
 MIN_WINDOW = 500
-
-_BINDING = "__switchboard"
-# What asks a person does not come up at all, not even for a moment: it would be in the picture.
-# A page may close only windows that it opened; it is over when it closes ours.
-_SCRIPT = f"""(() => {{
-    const tell = window.{_BINDING}, top = window === window.top;
-    let left = 1000;
-    const says = (type, answer) => (text = '') => {{
-        if (left-- > 0) tell(JSON.stringify({{type, message: String(text).slice(0, {MAX_TEXT})}}));
-        return answer;
-    }};
-    window.alert = says('alert');
-    window.confirm = says('confirm', false);
-    window.prompt = says('prompt', null);
-    if (top) window.close = says('close');
-}})()"""
 
 _WORDS = {
     "net::ERR_BLOCKED_BY_CLIENT": "the allow list does not have it",
@@ -81,13 +59,10 @@ class Visit:
         self._browser: DevTools
         self._main = ""
         self._session = ""
-        self._status = 0
         self._shown = False
         self._parsed = False
+        self._there = trio.Event()
         self._ready = trio.Event()
-        self._console_count = 0
-        self._console_off = False
-        self._console_seen = 0.0
         self._handlers: dict[str, Callable[[msgspec.Raw], Awaitable[None]]] = {
             "Fetch.requestPaused": self._request_paused,
             "Fetch.authRequired": self._auth_required,
@@ -109,7 +84,7 @@ class Visit:
     # -- bringing it up -----------------------------------------------------------
 
     async def open(self, browser: DevTools) -> None:
-        """Return when it is ready. Raises CommandFailed, DevToolsLost, TooSlowError."""
+        """Return when it is ready. Raises CommandFailed, DevToolsLost."""
         self._browser = browser
         await self._attach()
         with trio.move_on_after(self._wanted.ready_timeout) as waiting:
@@ -118,7 +93,7 @@ class Visit:
                 cdp.Navigated,
                 {"url": self._wanted.url},
                 self._session,
-                timeout=self._wanted.ready_timeout + PING_TIMEOUT,
+                timeout=math.inf,
             )
             if answer.error_text:
                 self._verdict.lost(self._failed(self._wanted.url, answer))
@@ -128,15 +103,18 @@ class Visit:
 
     async def _attach(self) -> None:
         browser = self._browser
-        targets = await browser.command("Target.getTargets", cdp.Targets)
-        self._main = next(one.target_id for one in targets.target_infos if one.type == "page")
+        await browser.command("Target.setDiscoverTargets", cdp.Nothing, {"discover": True})
+        # It may listen before it has a window.
+        with trio.move_on_after(WINDOW_TIMEOUT) as waiting:
+            await self._there.wait()
+        if waiting.cancelled_caught:
+            await self._verdict.fail(f"Chromium had no window within {WINDOW_TIMEOUT:g} s")
         attached = await browser.command(
             "Target.attachToTarget", cdp.Attached, {"targetId": self._main, "flatten": True}
         )
         self._session = attached.session_id
         to_browser: list[tuple[str, dict[str, object]]] = [
             ("Fetch.enable", {"patterns": _PATTERNS, "handleAuthRequests": True}),
-            ("Target.setDiscoverTargets", {"discover": True}),
             ("Browser.setDownloadBehavior", {"behavior": "deny", "eventsEnabled": True}),
             # None granted is all denied.
             ("Browser.grantPermissions", {"permissions": []}),
@@ -146,8 +124,8 @@ class Visit:
             ("Runtime.enable", {}),
             ("Log.enable", {}),
             ("Page.setInterceptFileChooserDialog", {"enabled": True}),
-            ("Runtime.addBinding", {"name": _BINDING}),
-            ("Page.addScriptToEvaluateOnNewDocument", {"source": _SCRIPT}),
+            ("Runtime.addBinding", {"name": BINDING}),
+            ("Page.addScriptToEvaluateOnNewDocument", {"source": SCRIPT}),
         ]
         if self._wanted.width < MIN_WINDOW:
             to_page.append(("Emulation.setDeviceMetricsOverride", _metrics(self._wanted)))
@@ -175,59 +153,17 @@ class Visit:
         else:
             self._tell("slow", text=f"not everything of the page was loaded {within}")
 
-    # -- looking after it -----------------------------------------------------------
-
     async def watch(self) -> None:
         """Find a browser or a page that hangs; until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._tick)
-            nursery.start_soon(self._ping_browser)
-            nursery.start_soon(self._ping_page)
+            nursery.start_soon(watch_browser, self._browser, self._verdict)
+            nursery.start_soon(watch_page, self._browser, self._session, self._verdict)
+            nursery.start_soon(self._flush)
 
-    async def _ping_browser(self) -> None:
-        """Whatever it says is an answer: that to us may come after much else."""
+    async def _flush(self) -> None:
         while True:
-            await trio.sleep(PING_EVERY)
-            asked = trio.current_time()
-            answered = await self._answers("Browser.getVersion", {}, "", PING_TIMEOUT)
-            if not answered and self._browser.heard < asked:
-                self._hangs("the browser", PING_TIMEOUT)
-                return
-
-    async def _ping_page(self) -> None:
-        expression = {"expression": "1"}
-        while True:
-            await trio.sleep(PING_EVERY)
-            if not await self._answers(
-                "Runtime.evaluate", expression, self._session, PAGE_PING_TIMEOUT
-            ):
-                self._hangs("the page", PAGE_PING_TIMEOUT)
-                return
-
-    def _hangs(self, who: str, timeout: float) -> None:
-        self._verdict.lost(f"{who} hangs: it did not answer for {timeout:g} s")
-
-    async def _answers(self, method: str, params: Params, session: str, timeout: float) -> bool:
-        try:
-            await self._browser.command(method, cdp.Nothing, params, session, timeout)
-        except NoAnswer:
-            return False
-        except (CommandFailed, DevToolsLost):
-            # An answer too, as between two documents; and of a connection that is lost, whoever
-            # reads it says so.
-            return True
-        return True
-
-    async def _tick(self) -> None:
-        while True:
-            await trio.sleep(CONSOLE_PAUSE)
+            await trio.sleep(FLUSH_EVERY)
             self._tell.flush()
-            self._console_count = 0
-            if self._console_off:
-                self._console_off = False
-                await self._post("Runtime.enable", {}, self._session)
-                # Gone when it is disabled.
-                await self._post("Runtime.addBinding", {"name": _BINDING}, self._session)
 
     async def _post(self, method: str, params: Params, session: str = "") -> None:
         """Send a command that may come too late."""
@@ -274,28 +210,8 @@ class Visit:
 
     async def _console_called(self, raw: msgspec.Raw) -> None:
         called = _read(raw, cdp.ConsoleCalled)
-        if called.timestamp < self._console_seen:
-            # Seen before the console was not listened to for a while.
-            return
-        self._console_seen = called.timestamp
-        first = called.args[0].text().strip() if called.args else ""
-        word, _, rest = first.partition(" ")
-        if word == READY and self._wanted.ready == "console":
-            self._ready.set()
-        elif word == END:
-            self._over("the page said so" + (f": {told(rest)}" if rest else ""))
-        text = " ".join(one.text()[:1000] for one in called.args)
+        text = " ".join(one.text()[: 2 * MAX_TEXT] for one in called.args)
         self._tell("console", level=called.type, text=told(text))
-        self._console_count += 1
-        if self._console_count == CONSOLE_BURST:
-            self._console_off = True
-            await self._post("Runtime.disable", {}, self._session)
-
-    def _over(self, reason: str) -> None:
-        if self._ready.is_set():
-            self._verdict.over(reason)
-        else:
-            self._verdict.lost(f"over before it was ready: {reason}")
 
     async def _exception_thrown(self, raw: msgspec.Raw) -> None:
         details = _read(raw, cdp.ExceptionThrown).exception_details
@@ -304,15 +220,27 @@ class Visit:
 
     async def _binding_called(self, raw: msgspec.Raw) -> None:
         try:
-            said = msgspec.json.decode(_read(raw, cdp.BindingCalled).payload, type=cdp.Dialog)
+            said = msgspec.json.decode(_read(raw, cdp.BindingCalled).payload, type=Said)
         except msgspec.DecodeError as error:
             # The page may call it too.
             logger.debug("page_binding", reason=str(error))
             return
-        if said.type == "close":
-            self._over("the page closed its window")
-        else:
-            self._tell("dialog", type=cut(said.type), text=told(said.message))
+        match said.type:
+            case "signal":
+                self._signal(said.message)
+            case "close":
+                self._verdict.over("the page closed its window")
+            case "left_out":
+                self._tell.left_out("console", said.count)
+            case _:
+                self._tell("dialog", type=cut(said.type), text=told(said.message))
+
+    def _signal(self, line: str) -> None:
+        word, _, rest = line.partition(" ")
+        if word == END:
+            self._verdict.over("the page said so" + (f": {told(rest)}" if rest else ""))
+        elif self._wanted.ready == "console":
+            self._ready.set()
 
     async def _entry_added(self, raw: msgspec.Raw) -> None:
         entry = _read(raw, cdp.EntryAdded).entry
@@ -348,13 +276,16 @@ class Visit:
 
     async def _target_created(self, raw: msgspec.Raw) -> None:
         info = _read(raw, cdp.TargetCreated).target_info
-        if info.type == "page" and info.target_id != self._main:
+        if info.type == "page" and not self._main:
+            self._main = info.target_id
+            self._there.set()
+        elif info.type == "page" and info.target_id != self._main:
             self._tell("window", url=public(info.url))
             await self._post("Target.closeTarget", {"targetId": info.target_id})
 
     async def _target_destroyed(self, raw: msgspec.Raw) -> None:
         if _read(raw, cdp.TargetDestroyed).target_id == self._main:
-            self._over("the page closed its window")
+            self._verdict.over("the page closed its window")
 
     async def _target_crashed(self, raw: msgspec.Raw) -> None:
         crashed = _read(raw, cdp.TargetCrashed)

@@ -23,10 +23,9 @@ from supervisor import guardian
 from supervisor.orphans import Registry
 from tests.supervisor.procs import registry
 
-WIDTH, HEIGHT = 320, 180
+WIDTH, HEIGHT = 640, 360
 # A port that nobody listens on, and that Chromium has nothing against.
 NOBODY = 2
-FRAME = WIDTH * HEIGHT * 3
 
 
 def everything(_url: str) -> bool:
@@ -43,8 +42,9 @@ class Shown:
         self.folder = folder
         self.events: list[PageEvent] = []
         self.outcome: str | PageLost | None = None
+        self.groups: list[int] = []
         self._more = trio.Event()
-        request = PageRequest(url, WIDTH, HEIGHT, **wanted)
+        request = PageRequest(url, **{"width": WIDTH, "height": HEIGHT, **wanted})
         self.page = Page(request, folder, of, "/test", allowed, self._take)
 
     def _take(self, event: PageEvent) -> None:
@@ -135,6 +135,7 @@ async def shown(
                 lost = error
             else:
                 private = (folder / LINK).readlink()
+                one.groups = one.page.groups
                 yield one
                 nursery.cancel_scope.cancel()
     nothing_is_left(one)
@@ -155,6 +156,8 @@ def nothing_is_left(one: Shown) -> None:
     """No process, no socket, no file."""
     assert one.of.groups == {}
     assert marked(one.of) == []
+    # Chromium overwrites the environment that the marker is in.
+    assert [guardian.members(group) for group in one.groups if guardian.members(group)] == []
     assert list(one.folder.iterdir()) == []
     screen = getattr(one.page, "_screen", None)
     if screen is not None and screen._number is not None:
@@ -217,25 +220,27 @@ class _Blocks:
 class Picture:
     """One frame."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, width: int) -> None:
         self.data = data
+        self._width = width
 
     def at(self, x: int, y: int) -> str:
         """The colour there, as in CSS."""
-        start = (y * WIDTH + x) * 3
+        start = (y * self._width + x) * 3
         return f"#{self.data[start : start + 3].hex()}"
 
     def all_of(self, colour: str) -> bool:
         """Is it one colour from edge to edge?"""
-        return self.data == bytes.fromhex(colour[1:]) * (WIDTH * HEIGHT)
+        return self.data == bytes.fromhex(colour[1:]) * (len(self.data) // 3)
 
 
 async def seen(page: Page, like: Callable[[Picture], bool]) -> Picture:
     """The first picture that is like that."""
     output = ["-f", "rawvideo", "-pix_fmt", "rgb24"]
     async with ffmpeg(page, [*page.video_input(25), *output]) as stream:
-        blocks = _Blocks(stream, FRAME)
-        while not like(picture := Picture(await blocks.next())):
+        width = page.wanted.width
+        blocks = _Blocks(stream, width * page.wanted.height * 3)
+        while not like(picture := Picture(await blocks.next(), width)):
             continue
     return picture
 

@@ -47,6 +47,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(200, "PK", {"Content-Type": "application/zip"})
             case ["auth"]:
                 self._answer(401, "", {"WWW-Authenticate": 'Basic realm="r"'})
+            case ["go"]:
+                site.go.wait()
+                self._answer(200, "")
             case ["hang"]:
                 site.closing.wait()
             case ["half"]:
@@ -92,6 +95,8 @@ class Site:
         self.asked: list[str] = []
         self.connections = 0
         self.closing = threading.Event()
+        # Holds the answers to /go.
+        self.go = threading.Event()
         self._numbers = itertools.count()
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.site = self

@@ -134,23 +134,41 @@ async def test_a_flood_in_the_console_is_left_out_and_its_end_is_heard(
     tmp_path: Path, site: Site
 ) -> None:
     url = site.script(
-        "setTimeout(() => { for (let i = 0; i < 20000; i++) console.log('line', i);"
-        "alert('more'); console.log('last'); setTimeout(() => { alert('again'); close() }, 1500) })"
+        """
+        let n = 0;
+        setInterval(() => { for (let i = 0; i < 1000; i++) console.log('line', n++) }, 10);
+        setTimeout(() => { alert('more'); console.log('switchboard:end', 'enough') }, 1500);
+        """
     )
     async with shown(tmp_path, url) as one:
-        assert await one.over() == "the page closed its window"
+        assert await one.over() == "the page said so"
     # Twenty in ten seconds; a slow machine may take more than one time of ten.
     assert MOST <= len(one.told("console")) <= 3 * MOST
-    assert len(one.told("dialog")) == 2
+    assert one.told("dialog") == [{"type": "alert", "text": "more"}]
     left_out = one.told("left_out")
     assert {data["kind"] for data in left_out} == {"console"}
     assert sum(data["count"] for data in left_out if isinstance(data["count"], int)) > 1000
 
 
 async def test_a_page_that_says_too_much_at_once_is_lost(tmp_path: Path, site: Site) -> None:
-    url = site.script("setTimeout(() => console.log('x'.repeat(20 << 20)))")
+    url = site.script("setTimeout(() => { throw new Error('x'.repeat(20 << 20)) })")
     async with shown(tmp_path, url) as one:
         assert await one.lost() == "the page said more than 16 MiB at once"
+
+
+async def test_what_it_tells_us_by_our_own_function_is_not_trusted(
+    tmp_path: Path, site: Site
+) -> None:
+    url = site.script(
+        """
+        for (const said of ['', '{', '7', '{"type": 1}', '{"type": "left_out", "count": "x"}'])
+            __switchboard(said);
+        console.log('on');
+        """
+    )
+    async with shown(tmp_path, url) as one:
+        await one.says("on")
+        assert one.outcome is None
 
 
 @pytest.mark.parametrize(

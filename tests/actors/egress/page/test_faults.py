@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from actors.egress.page import Page, PageLost, PageRequest, browser, place, visit
+from actors.egress.page import Page, PageLost, PageRequest, browser, place, watch
 from actors.egress.page.place import LINK
+from supervisor import guardian
 from supervisor.orphans import Registry
 from tests.actors.egress.page.kit import everything, marked, nothing_is_left, seen, shown
 from tests.actors.egress.page.site import Site
@@ -54,8 +55,8 @@ async def test_a_page_that_crashes_is_lost(tmp_path: Path, site: Site) -> None:
 async def test_a_browser_that_hangs_is_found(
     tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(visit, "PING_EVERY", 0.1)
-    monkeypatch.setattr(visit, "PING_TIMEOUT", 1.0)
+    monkeypatch.setattr(watch, "EVERY", 0.1)
+    monkeypatch.setattr(watch, "BROWSER_TIMEOUT", 1.0)
     async with shown(tmp_path, site.script("")) as one:
         os.kill(one.page.groups[2], signal.SIGSTOP)
         assert await one.lost() == "the browser hangs: it did not answer for 1 s"
@@ -64,8 +65,8 @@ async def test_a_browser_that_hangs_is_found(
 async def test_a_page_that_is_busy_for_ever_is_found(
     tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(visit, "PING_EVERY", 0.1)
-    monkeypatch.setattr(visit, "PAGE_PING_TIMEOUT", 1.0)
+    monkeypatch.setattr(watch, "EVERY", 0.1)
+    monkeypatch.setattr(watch, "PAGE_TIMEOUT", 1.0)
     async with shown(tmp_path, site.script("setTimeout(() => { while (true); })")) as one:
         assert await one.lost() == "the page hangs: it did not answer for 1 s"
 
@@ -110,6 +111,15 @@ async def test_without_namespaces_it_runs_without_sandbox_and_says_so(
         assert warning["text"] == "the kernel refuses Chromium its sandbox: it runs without"
         # Also no bar that warns of it.
         assert (await seen(one.page, lambda p: p.at(9, 9) == "#0000ff")).all_of("#0000ff")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="what only root has to be asked")
+async def test_with_nobody_else_to_run_as_root_runs_it_and_says_so(
+    tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place, "USER", "no-such-user")
+    async with shown(tmp_path, site.script("")) as one:
+        assert one.told("warning") == [{"text": "Chromium runs as root without its sandbox"}]
 
 
 # -- nothing is left ------------------------------------------------------------------------
@@ -181,10 +191,12 @@ async def test_of_a_killed_appliance_no_process_is_left_and_no_file_after_the_ne
     try:
         with trio.fail_after(30):
             said = json.loads(await trio.to_thread.run_sync(program.stdout.readline))
-            pids = marked(of)
-            assert set(said["groups"]) <= set(pids)
-            # Also those that are in no group of ours.
-            assert {os.getpgid(pid) for pid in pids} > set(said["groups"])
+            groups = said["groups"]
+            # Also some that are in no group of ours.
+            strays = [pid for pid in marked(of) if os.getpgid(pid) not in groups]
+            assert strays
+            pids = [*strays, *(pid for group in groups for pid in guardian.members(group))]
+            assert len(pids) > 8
             program.kill()
             for pid in pids:
                 await gone(pid)

@@ -16,15 +16,17 @@ tone.frequency.value = {pitch}; tone.connect(audio.destination); tone.start();
 """
 
 
+@pytest.mark.parametrize(("width", "height"), [(WIDTH, HEIGHT), (160, 90)])
 async def test_ready_by_load_its_picture_fills_the_frame_to_the_corners(
-    tmp_path: Path, site: Site
+    tmp_path: Path, site: Site, width: int, height: int
 ) -> None:
+    """Also when it is smaller than Chromium's windows are."""
     url = site.script("console.log(innerWidth, innerHeight, devicePixelRatio)", "#4080c0")
-    async with shown(tmp_path, url) as one:
+    async with shown(tmp_path, url, width=width, height=height) as one:
         picture = await seen(one.page, lambda picture: picture.at(9, 9) == "#4080c0")
         # No line at an edge, no bar at the top, no pointer in the middle.
         assert picture.all_of("#4080c0")
-        await one.says(f"{WIDTH} {HEIGHT} 1")
+        await one.says(f"{width} {height} 1")
         assert len(one.page.groups) == 3
         assert all(os.getpgid(group) == group for group in one.page.groups)
 
@@ -34,15 +36,7 @@ async def test_ready_by_console_not_before_it_says_so(tmp_path: Path, site: Site
         "await fetch('/slowly'); console.log('loaded'); console.log('switchboard:ready')"
     )
     async with shown(tmp_path, url, ready="console") as one:
-        assert one.said == ["loaded", "switchboard:ready"] or one.said == ["loaded"]
-
-
-async def test_a_tone_is_heard_at_its_pitch(tmp_path: Path, site: Site) -> None:
-    async with shown(tmp_path, site.script(TONE.format(pitch=440))) as one:
-        loudness, pitch = await heard(one.page, lambda loudness, _: loudness > 0.2)
-        assert loudness < 0.8
-        loudness, pitch = await heard(one.page, lambda loudness, _: loudness > 0.5)
-        assert pitch == pytest.approx(440, abs=8)
+        assert one.said == ["loaded", "switchboard:ready"]
 
 
 async def test_two_pages_neither_see_nor_hear_each_other(tmp_path: Path, site: Site) -> None:
@@ -78,7 +72,6 @@ async def test_webgl_only_when_asked_for(tmp_path: Path, site: Site, webgl: bool
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
-        ("console.log('switchboard:end')", "the page said so"),
         ("console.log('switchboard:end all is said')", "the page said so: all is said"),
         ("history.pushState({}, '', '#2'); window.close()", "the page closed its window"),
     ],
@@ -86,8 +79,10 @@ async def test_webgl_only_when_asked_for(tmp_path: Path, site: Site, webgl: bool
 async def test_it_says_that_it_is_over(
     tmp_path: Path, site: Site, script: str, reason: str
 ) -> None:
-    url = site.script(f"console.log('switchboard:ready'); {script}")
+    site.go.clear()
+    url = site.script(f"console.log('switchboard:ready'); await fetch('/go'); {script}")
     async with shown(tmp_path, url, ready="console") as one:
+        site.go.set()
         assert await one.over() == reason
 
 
@@ -104,7 +99,6 @@ async def test_over_before_it_was_ready_is_not_ready(tmp_path: Path, site: Site)
     ("path", "why"),
     [
         ("/status/404", "answered with status 404"),
-        ("/status/503", "answered with status 503"),
         ("/auth", "answered with status 401"),
         ("/download", "is a download, not a page"),
         ("/redirect?/status/404", "/status/404 answered with status 404"),
@@ -134,21 +128,25 @@ async def test_what_cannot_be_reached_is_told(tmp_path: Path, url: str, why: str
 @pytest.mark.parametrize(
     ("path", "ready", "why"),
     [
-        ("/hang", "load", "the page was not loaded within 1 s"),
-        ("/half", "load", "the page was not loaded within 1 s"),
-        ("/other", "console", "the page did not write switchboard:ready to its console within 1 s"),
+        ("/hang", "load", "the page was not loaded within 0.5 s"),
+        ("/half", "load", "the page was not loaded within 0.5 s"),
+        (
+            "/other",
+            "console",
+            "the page did not write switchboard:ready to its console within 0.5 s",
+        ),
     ],
 )
 async def test_a_page_that_does_not_get_ready_in_time_is_given_up(
     tmp_path: Path, site: Site, path: str, ready: str, why: str
 ) -> None:
-    assert await not_shown(tmp_path, site.url(path), ready=ready, ready_timeout=1.0) == why
+    assert await not_shown(tmp_path, site.url(path), ready=ready, ready_timeout=0.5) == why
 
 
 async def test_a_resource_that_hangs_delays_a_page_and_does_not_cost_it(
     tmp_path: Path, site: Site
 ) -> None:
     url = site.page("<body style='background:#00ff00'><img src=/hang>")
-    async with shown(tmp_path, url, ready_timeout=1.0) as one:
-        assert one.told("slow") == [{"text": "not everything of the page was loaded within 1 s"}]
+    async with shown(tmp_path, url, ready_timeout=0.5) as one:
+        assert one.told("slow") == [{"text": "not everything of the page was loaded within 0.5 s"}]
         await seen(one.page, lambda picture: picture.all_of("#00ff00"))
