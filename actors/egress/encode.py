@@ -39,6 +39,9 @@ def arguments(
     """
     rate, video, audio = str(fps), wanted.video, wanted.audio
     bits = f"{video.bitrate}k"
+    # Frames that x264 keeps back are lost by a kill: some tenths of a second, at any rate; with
+    # threads that each have a frame, it would be more the more processors there are.
+    ahead, between = min(fps * 3 // 10, 10), min(fps // 10, 3)
     return [
         "ffmpeg", "-v", "warning", "-nostats", "-y",
         "-progress", "pipe:1", "-stats_period", "1",
@@ -46,6 +49,8 @@ def arguments(
         "-map", "0:v:0", "-map", "1:a:0",
         "-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p", "-r", rate,
         "-b:v", bits, "-maxrate", bits, "-bufsize", f"{video.bitrate * 2}k",
+        "-rc-lookahead", str(ahead), "-bf", str(between),
+        "-x264-params", "sliced-threads=1:sync-lookahead=0",
         # A segment begins with a key frame and there are no others: seconds by the clock.
         "-g", str(fps * SEGMENT), "-keyint_min", str(fps * SEGMENT), "-sc_threshold", "0",
         "-c:a", "aac", "-b:a", f"{audio.bitrate}k",

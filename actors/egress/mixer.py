@@ -445,6 +445,10 @@ class Mixer:
         settings = self.settings
         self._wait_for_a_start()
         if self.over:
+            # The encoder waits for both pipes, and then has the end of both.
+            for path in (settings.video, settings.audio):
+                if path is not None:
+                    os.close(_open_for_writing(path))
             say(event="ended", frames=0)
             return
         video = _open_for_writing(settings.video)

@@ -31,6 +31,8 @@ from supervisor.process import Command, Process
 
 # An encoder gets so long to write what it has when its input ends, in seconds.
 FLUSH = 10.0
+# One that ends by itself so much before its time has lost its input, in seconds.
+EARLY = 1.0
 # A part that began: the mixer waits for a first picture, and Chromium for the page, before it.
 BEGIN = 45.0
 
@@ -112,6 +114,8 @@ class Part:
         self._end: End | None = None
         self._ended = trio.Event()
         self._moved = math.inf
+        # An encoder that hangs takes nothing in and writes nothing more: it is not waited for.
+        self._hung = False
         self._pushing = 0
         self._pushed = trio.Event()
         # Set when the first frame has been encoded.
@@ -209,6 +213,7 @@ class Part:
             if not self.begun.is_set() and now - started > BEGIN:
                 self._finish(End("broken", f"not begun within {BEGIN:g} s"))
             if now - self._moved > rules.stalled_after:
+                self._hung = True
                 self._finish(End("broken", f"the encoder stalled for {rules.stalled_after:g} s"))
             if now - self.alone_since > rules.idle_timeout:
                 self._finish(End("over", "idle"))
@@ -259,7 +264,7 @@ class Part:
             encoder = self._encoder(track, inputs, {})
             await nursery.start(encoder.run)
             nursery.start_soon(self._broken_when_ended, "the mixer", mix.process)
-            nursery.start_soon(self._over_when_ended, encoder)
+            nursery.start_soon(self._over_when_ended, track, encoder)
             async with trio.open_nursery() as sources:
                 feeds = self._start_feeds(track, mix, cells, run, sources)
                 sources.start_soon(self._over_when_all, feeds)
@@ -267,6 +272,8 @@ class Part:
                 if job.wanted.rtmp_dst:
                     sources.start_soon(self._push, track)
                 await self._ended.wait()
+                if self._hung:
+                    await encoder.kill()
                 await mix.end()
                 await self._flush(encoder)
                 await self._all_pushed()
@@ -385,11 +392,13 @@ class Part:
             inputs = [*page.video_input(job.fps), *page.audio_input]
             encoder = self._encoder(track, inputs, page.environment)
             await nursery.start(encoder.run)
-            nursery.start_soon(self._over_when_ended, encoder)
+            nursery.start_soon(self._over_when_ended, track, encoder)
             async with trio.open_nursery() as beside:
                 if wanted.rtmp_dst:
                     beside.start_soon(self._push, track)
                 await self._ended.wait()
+                if self._hung:
+                    await encoder.kill()
                 await self._quit(encoder)
                 await self._flush(encoder)
                 await self._all_pushed()
@@ -425,8 +434,7 @@ class Part:
         job = self._job
         folder = job.folder.part(track, self.number)
         offset = self._offsets.get(track.name, 0.0)
-        most = job.wanted.max_duration
-        left = None if most is None else most - offset
+        left = self._left(track)
         if job.snapshots:
             first = len(job.folder.pictures(track)) + 1
             stem = job.folder.files / track.name
@@ -450,10 +458,22 @@ class Part:
         if "No space left on device" in line:
             self._finish(End("disk_full", "the disk is full"))
 
-    async def _over_when_ended(self, encoder: Process) -> None:
+    def _left(self, track: Track) -> float | None:
+        """Seconds that this part may have; None where there is no limit."""
+        most = self._job.wanted.max_duration
+        return None if most is None else most - self._offsets.get(track.name, 0.0)
+
+    async def _over_when_ended(self, track: Track, encoder: Process) -> None:
         ended = await encoder.wait()
-        if ended.status == 0:
+        left = self._left(track)
+        came = self._progress.get(track.name, Progress()).seconds
+        came += (self._job.wanted.interval_in_ms or 0) / 1000
+        if ended.status == 0 and left is not None and came >= left - EARLY:
             self._finish(End("over", "max_duration"))
+            return
+        if ended.status == 0:
+            # Its input ended: why, is known a moment later.
+            await trio.sleep(EARLY)
         said = " | ".join(encoder.last_lines(2))
         self._finish(End("broken", f"the encoder {ended}: {said}"[:500]))
 

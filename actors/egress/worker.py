@@ -244,6 +244,9 @@ class TaskWorker(Actor[WorkerMessage]):
         finally:
             self._part = None
         await trio.to_thread.run_sync(shutil.rmtree, job.folder.run, True)
+        for track in job.tracks:
+            place = job.folder.part(track, number)
+            await salvage(place, self._services.registry, self.context.path)
         seconds = max((job.folder.recorded(t, [number]) for t in job.tracks), default=0.0)
         seconds = seconds or part.progress.seconds
         if end.how == "over" and end.reason == "idle" and not part.seen:

@@ -118,8 +118,8 @@ class Studio(Fleet):
 
     async def more(self, task: str, seconds: float, after: int = 0) -> Json:
         """The progress, when so many seconds more are encoded than now."""
-        now = (await self.view(task))["progress"]["seconds"]
-        return await self.recorded(task, now + seconds, after)
+        first = await self.hear(task, "progress", max(after, self.head))
+        return await self.recorded(task, first["data"]["seconds"] + seconds, first["seq"])
 
     async def everybody(self, task: str, seconds: float) -> Json:
         """The progress, when so many seconds were recorded with all users there."""

@@ -207,3 +207,28 @@ def seconds(path: Path | str) -> float:
 def kinds(path: Path | str) -> dict[str, Json]:
     """Its streams by kind."""
     return {s["codec_type"]: s for s in probe(path, "-show_streams")["streams"]}
+
+
+# -- a picture that is a clock ----------------------------------------------------------
+
+_DIAL = 640  # pixels wide, that the bar of `walking` has for its way
+
+
+def walking(path: Path, seconds: int, speed: float, fps: int = 25) -> Path:
+    """A white bar that walks over a dark picture: its left edge is at `speed` pixels a second."""
+    graph = (
+        f"color=black:s={_DIAL}x90:r={fps}[a];color=white:s=100x90:r={fps}[bar];"
+        f"[a][bar]overlay=x='t*{speed}':shortest=1[v]"
+    )
+    ffmpeg(
+        *("-filter_complex", graph, "-map", "[v]", "-t", f"{seconds}", "-g", "25"),
+        *("-c:v", "libx264", "-preset", "ultrafast", "-qp", "10", "-pix_fmt", "yuv420p", str(path)),
+    )
+    return path
+
+
+def shown(frame: Frames, speed: float) -> float:
+    """The source's second that a picture shows; below 0 where there is no bar."""
+    wide = frame.shape[1]
+    bright = frame[frame.shape[0] // 3 : 2 * frame.shape[0] // 3].mean(axis=(0, 2)) > 128
+    return float(bright.argmax()) * _DIAL / wide / speed if bright.any() else -1.0

@@ -21,7 +21,9 @@ from tests.flows.egress.media import (
     photo,
     plays,
     seconds,
+    shown,
     uneven,
+    walking,
 )
 
 FORMATS = ["hls", "mp4", "ts", "mkv"]
@@ -230,19 +232,6 @@ async def test_an_rtmp_destination_beside_and_instead_of_files(
 # -- snapshots --------------------------------------------------------------------------
 
 
-def walking(path: Path, seconds_: int, speed: float) -> Path:
-    """A white bar that walks from the left to the right, at so many pixels a second."""
-    graph = (
-        "color=black:s=640x90:r=20[a];color=white:s=100x90:r=20[bar];"
-        f"[a][bar]overlay=x='t*{speed}':shortest=1[v]"
-    )
-    ffmpeg(
-        *("-filter_complex", graph, "-map", "[v]", "-t", f"{seconds_}"),
-        *("-c:v", "libx264", "-preset", "ultrafast", "-qp", "10", "-pix_fmt", "yuv420p", path),
-    )
-    return path
-
-
 async def exact(tmp_path: Path, count: int, every: int, speed: float) -> float:
     """How far the pictures are from their times at most, in seconds."""
     source = walking(tmp_path / "walk.mp4", int(count * every / 1000) + 15, speed)
@@ -264,15 +253,10 @@ async def exact(tmp_path: Path, count: int, every: int, speed: float) -> float:
         answer = await it.client.get(f"{APP}/{task}/files/{names[0]}")
         assert answer.headers["content-type"] == "image/jpeg"
         assert answer.content == (it.files(task) / names[0]).read_bytes()
-        shown = [edge(it.files(task) / name) / speed for name in names[:count]]
+        seen = [shown(photo(it.files(task) / name), speed) for name in names[:count]]
     # The first may be of before the source had come.
-    start = shown[1] - every / 1000
-    return max(abs(at - start - i * every / 1000) for i, at in enumerate(shown) if i)
-
-
-def edge(path: Path) -> float:
-    """The first column of the bar."""
-    return float((photo(path)[30:60].mean(axis=(0, 2)) > 128).argmax())
+    start = seen[1] - every / 1000
+    return max(abs(at - start - i * every / 1000) for i, at in enumerate(seen) if i)
 
 
 async def test_snapshots_are_exact_to_a_tenth(tmp_path: Path) -> None:
