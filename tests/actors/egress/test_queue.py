@@ -389,6 +389,33 @@ async def test_a_stop_of_what_there_is_not(tmp_path: Path, mock_clock: MockClock
         assert it.told(task_id)[-1] != "stopping"
 
 
+async def test_a_stop_during_the_claim_reaches_the_worker(
+    tmp_path: Path, mock_clock: MockClock
+) -> None:
+    """Both are in one transaction. Who hears of it first is chance, so there are many."""
+    async with yard(tmp_path, mock_clock, limits={"tasks": 0}) as it:
+        ids = [await it.start(f"r{n}", f"c{n}") for n in range(30)]
+        gate = Gate()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(it.bench.store.write, gate)
+            await gate.entered.wait()
+            it.change(limits={"tasks": 100, "record": 100})
+            it.look()
+            await _waits(it, 1)  # the claim
+            for task_id in ids:
+                nursery.start_soon(it.stop, task_id)
+            await _waits(it, 1 + len(ids))
+            gate.open()
+        for task_id in ids:
+            await it.saw(task_id, "enqueued", "processing", "stopping", "stopped")
+
+
+async def _waits(it: Yard, count: int) -> None:
+    with trio.fail_after(20):
+        while it.bench.store.waiting < count:
+            await trio.sleep(0.005)
+
+
 # -- many at once ---------------------------------------------------------------------------
 
 
