@@ -51,6 +51,7 @@ from config.model import Channel, Egress, Source
 from supervisor.actor import Actor
 from supervisor.child import Child, State
 from supervisor.event import Event
+from supervisor.mailbox import Message
 from supervisor.ref import Ref
 from supervisor.spec import ChildSpec, StopReason, Strategy
 from supervisor.tree import Place, Supervisor
@@ -66,6 +67,10 @@ SETTINGS = msgspec.structs.replace(
     capacity=msgspec.structs.replace(load(None).egress.capacity, cpu=1000, memory_mb=1e9),
     disk_free_mb=0,
 )
+
+
+class Nonsense(Message):
+    """A message that no actor knows."""
 
 
 class Hand(Actor[WorkerMessage]):
@@ -310,7 +315,7 @@ class Yard:
 
     async def crash_queue(self) -> None:
         """It meets a message that is none, and is started again."""
-        self.queue.tell(object())  # type: ignore[arg-type]
+        self.queue.tell(Nonsense())  # type: ignore[arg-type]
         await reach(self.child, State.BACKOFF, 20)
 
     async def back(self) -> None:
