@@ -57,8 +57,6 @@ from supervisor.tree import Supervisor
 
 # What a worker gets to end its recording in order, in seconds.
 GRACE = 25.0
-# A worker that is busy for longer is shown as its row says, in seconds.
-VIEW_TIMEOUT = 2.0
 MEASURE_EVERY = 5.0
 
 NewWorker = Callable[[Task, Lease, Services], Service]

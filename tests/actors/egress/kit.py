@@ -18,7 +18,7 @@ import trio
 from trio.testing import MockClock
 
 from actors import lease as leases
-from actors.egress import records
+from actors.egress import records, schema
 from actors.egress.finish import Made
 from actors.egress.machine import Input
 from actors.egress.machine import State as Machine
@@ -122,8 +122,7 @@ class Hand(Actor[WorkerMessage]):
 
     async def end(self, what: Input = Input.DONE, reason: str = "", *made: Made) -> Task:
         """Keep the result, and tell the queue. Raises LeaseLost."""
-        now = self.services.clock.now()
-        args = (self.lease, what, reason, "", list(made), now)
+        args = (self.lease, what, reason, "", list(made))
         task = await self.services.store.write(records.end, *args)
         told = WorkerEnded(task.task_id, self.lease.fence, task.state.value)
         self.services.queue.tell(told)
@@ -333,7 +332,7 @@ async def yard(
     """One that runs. Opened again on the same folder, it is the appliance's next boot."""
     clock.rate = 1.0
     async with trio.open_nursery() as nursery:
-        migrations = [leases.migrations, records.migrations]
+        migrations = [leases.migrations, schema.migrations]
         bench = await Bench(folder, migrations).start(nursery)
         found = Yard(folder, bench, clock, settings)
         found.change(**change)

@@ -12,7 +12,7 @@ import trio
 from trio.testing import MockClock
 
 from actors import lease as leases
-from actors.egress import records
+from actors.egress import made_records, records, upload_records
 from actors.egress.finish import Made
 from actors.egress.machine import Input, State
 from actors.egress.messages import ListTasks, Measured, WorkerEnded
@@ -87,7 +87,7 @@ async def test_retries_that_were_made_up_for_are_forgotten(
         task_id = await it.start()
         for n in range(2 * SETTINGS.retries):
             hand = await it.crew.at(n)
-            await it.bench.store.write(records.healthy, hand.lease, it.services.clock.now())
+            await it.bench.store.write(records.healthy, hand.lease)
             hand.crash()
             await it.lost(hand)
         assert (await it.get(task_id)).retry_count == 1
@@ -111,11 +111,12 @@ async def test_what_waits_for_its_channel_goes_on_when_the_first_has_failed(
 
 
 RESULTS: dict[str, Callable[[Transaction, Lease, float], Any]] = {
-    "result": lambda tx, lease, now: records.end(tx, lease, Input.DONE, "", "", [FILE], now),
-    "failure": lambda tx, lease, now: records.end(tx, lease, Input.FAIL, "x", "", [], now),
-    "new part": records.begin_part,
-    "end of a part": lambda tx, lease, now: records.end_part(tx, lease, 1, 2.0, "asked", now),
-    "health": records.healthy,
+    "result": lambda tx, lease, now: records.end(tx, lease, Input.DONE, "", "", [FILE]),
+    "failure": lambda tx, lease, now: records.end(tx, lease, Input.FAIL, "x", "", []),
+    "new part": lambda tx, lease, now: made_records.begin_part(tx, lease),
+    "end of a part": lambda tx, lease, now: made_records.end_part(tx, lease, 1, 2.0, "asked"),
+    "health": lambda tx, lease, now: records.healthy(tx, lease),
+    "upload": lambda tx, lease, now: upload_records.enqueue(tx, lease, [("x", "x")], 0),
     "renewal": lambda tx, lease, now: leases.renew(tx, lease, now, 45.0),
 }
 
@@ -201,9 +202,7 @@ async def test_a_queue_that_crashes_goes_on_with_those_who_work(
         first, second = await it.crew.at(0), await it.crew.at(1)
         await it.crash_queue()
         # One ends while there is no queue to tell.
-        await it.bench.store.write(
-            records.end, first.lease, Input.DONE, "", "", [], it.services.clock.now()
-        )
+        await it.bench.store.write(records.end, first.lease, Input.DONE, "", "", [])
         first.stop_soon()
         await it.back()
         await it.crew.at(2)
@@ -261,9 +260,11 @@ async def test_a_start_that_the_queues_crash_cut_off_is_kept_or_not(
 # -- the appliance ------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("killed", [True, False])
 async def test_the_next_boot_goes_on_with_what_was_not_over(
-    tmp_path: Path, mock_clock: MockClock
+    tmp_path: Path, mock_clock: MockClock, killed: bool
 ) -> None:
+    """After a kill its workers are lost; in an ordered stop they give back what they have."""
     async with yard(tmp_path, mock_clock, limits={"record": 2}) as it:
         it.crew.obedient = False
         ids = [await it.start(f"r{n}", f"c{n}") for n in range(4)]
@@ -271,22 +272,25 @@ async def test_the_next_boot_goes_on_with_what_was_not_over(
         await it.stop(ids[1])
         first_boot = it.services.boot
         late = it.crew.hands[0].lease
+        for hand in it.crew.hands if not killed else ():
+            await it.bench.store.write(leases.release, hand.lease)
     async with yard(tmp_path, mock_clock, limits={"record": 3}) as it:
         assert it.services.boot == first_boot + 1
         await it.crew.at(2)
-        # Those that were let in before come first; it counts as no retry.
+        # Those that were let in before come first.
         found = [
             (h.task.task_id, h.lease.fence, h.task.retry_count, h.task.state)
             for h in sorted(it.crew.hands[:3], key=lambda hand: ids.index(hand.task.task_id))
         ]
         assert found == [
-            (ids[0], 2, 0, State.PROCESSING),
-            (ids[1], 2, 0, State.STOPPING),
+            (ids[0], 2, int(killed), State.PROCESSING),
+            (ids[1], 2, int(killed), State.STOPPING),
             (ids[2], 1, 0, State.PROCESSING),
         ]
         await it.saw(ids[1], "stopped")
+        assert it.told(ids[0]) == (["enqueued", "processing"] if killed else [])
         with pytest.raises(LeaseLost):
-            await it.bench.store.write(leases.hold, late, it.services.clock.now())
+            await it.bench.store.write(leases.hold, late)
         assert (await it.crew.at(3)).task.task_id == ids[3]
         # The same request, after the restart.
         assert await it.start("r0", "c0") == ids[0]

@@ -10,9 +10,9 @@ import trio
 from trio.testing import MockClock
 
 from actors.egress.admission import SETTLED, Amount
+from actors.egress.answers import VIEW_TIMEOUT
 from actors.egress.machine import Input
 from actors.egress.messages import DeleteTask, ListTasks, Measured, SetSpotlight, ShowLarge
-from actors.egress.queue import VIEW_TIMEOUT
 from actors.egress.request import Kind
 from config.model import Channel, Source
 from supervisor.errors import Rejected
@@ -330,7 +330,8 @@ async def test_what_was_begun_does_not_age(tmp_path: Path, mock_clock: MockClock
     async with yard(tmp_path, mock_clock) as it:
         task_id = await it.start()
         hand = await it.crew.at(0)
-        it.change(disk_free_mb=500.0)
+        # More than any disk has: it is measured meanwhile.
+        it.change(disk_free_mb=1e15)
         it.queue.tell(Measured({}, 1.0))
         hand.crash()
         await it.lost(hand)
@@ -338,6 +339,7 @@ async def test_what_was_begun_does_not_age(tmp_path: Path, mock_clock: MockClock
         for _ in range(3):
             it.pass_time(SETTINGS.claim_timeout)
             await it.settled()
+        it.change(disk_free_mb=0.0)
         it.queue.tell(Measured({}, 1000.0))
         assert (await it.crew.at(1)).task.task_id == task_id
         assert it.told(task_id) == ["enqueued", "processing", "enqueued", "processing"]
