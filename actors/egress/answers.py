@@ -24,7 +24,7 @@ from actors.egress.messages import (
 from actors.egress.records import Task
 from actors.egress.request import understand
 from actors.egress.services import Services
-from actors.egress.sources import origins
+from actors.egress.sources import fields, origins
 from actors.egress.view import view
 from supervisor.errors import ActorDown, AskExpired, MailboxFull, Rejected
 from supervisor.log import logger
@@ -85,8 +85,8 @@ class Answers:
         _kind, wanted = understand(task.cmd, task.payload)
         if wanted.layout != "spotlight":
             raise Rejected("conflict", f"the layout is {wanted.layout!r}, not spotlight")
-        fields = dict.fromkeys(("app_id", "task_id", "access_token", "workerUid"), "x")
-        users = [o.user for o in origins(self._services.settings().channels, wanted, fields)]
+        filled = fields(task.app_id, task.task_id, wanted, task.payload)
+        users = [o.user for o in origins(self._services.settings().channels, wanted, filled)]
         if message.user not in users:
             raise Rejected("invalid", f"user: {message.user!r} is not on this recording")
         await self._services.store.write(records.set_spotlight, task.task_id, message.user)

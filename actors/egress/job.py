@@ -13,7 +13,7 @@ from actors.egress.recorder import End, Job, Rules
 from actors.egress.records import Task
 from actors.egress.request import Kind, understand
 from actors.egress.services import Services
-from actors.egress.sources import origins
+from actors.egress.sources import fields, origins
 from actors.egress.tracks import Folder, Track, tracks
 from actors.lease import Lease
 from supervisor.transaction import Transaction
@@ -26,15 +26,10 @@ def job_of(task: Task, services: Services, folder: Folder) -> Job:
     """
     settings = services.settings()
     kind, wanted = understand(task.cmd, task.payload)
-    fields = {
-        "app_id": task.app_id,
-        "task_id": task.task_id,
-        "access_token": wanted.access_token,
-        "workerUid": str(task.payload.get("workerUid", "")),
-    }
+    filled = fields(task.app_id, task.task_id, wanted, task.payload)
     if wanted.rtmp_dst:
         check_rtmp(wanted.rtmp_dst, settings.rtmp_hosts)
-    found = [] if kind is Kind.PAGE else origins(settings.channels, wanted, fields)
+    found = [] if kind is Kind.PAGE else origins(settings.channels, wanted, filled)
     limit = min(wanted.max_duration or settings.max_duration, settings.max_duration)
     names = {"task_id": task.task_id, "channel": task.channel, "region": settings.region}
     return Job(

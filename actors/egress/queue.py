@@ -43,7 +43,7 @@ from actors.egress.messages import (
 from actors.egress.records import Task
 from actors.egress.request import Kind, Wanted, shown, understand
 from actors.egress.services import Services
-from actors.egress.sources import origins
+from actors.egress.sources import fields, origins
 from actors.egress.worker import TaskWorker
 from actors.lease import Lease
 from supervisor.actor import LATER, Actor
@@ -57,8 +57,6 @@ from supervisor.tree import Supervisor
 
 # What a worker gets to end its recording in order, in seconds.
 GRACE = 25.0
-# A worker that is busy for longer is shown as its row says, in seconds.
-VIEW_TIMEOUT = 2.0
 MEASURE_EVERY = 5.0
 
 NewWorker = Callable[[Task, Lease, Services], Service]
@@ -157,13 +155,14 @@ class QueueActor(Actor[QueueMessage]):
 
     def _submit(self, message: Submit) -> object:
         kind, wanted = understand(message.cmd, message.payload)
-        self._check(kind, wanted)
+        task_id = secrets.token_hex(8)
+        self._check(kind, wanted, fields(message.app_id, task_id, wanted, message.payload))
         waiting = sum(1 for o in self._open.values() if o.task.state is State.ENQUEUED)
         if waiting + self._submitting >= self._services.settings().limits.waiting:
             raise Rejected("too_many", f"{waiting} tasks are waiting already")
         now = timestamp()
         task = Task(
-            task_id=secrets.token_hex(8),
+            task_id=task_id,
             number=0,
             app_id=message.app_id,
             request_id=message.request_id,
@@ -190,7 +189,7 @@ class QueueActor(Actor[QueueMessage]):
         self.spawn(self._keep, task, self.defer())
         return LATER
 
-    def _check(self, kind: Kind, wanted: Wanted) -> None:
+    def _check(self, kind: Kind, wanted: Wanted, filled: dict[str, str]) -> None:
         """What can be refused before it is kept. Raises Rejected."""
         settings = self._services.settings()
         if wanted.rtmp_dst:
@@ -198,8 +197,7 @@ class QueueActor(Actor[QueueMessage]):
         if kind is Kind.PAGE:
             check_page(wanted.page, settings)
         else:
-            fields = dict.fromkeys(("app_id", "task_id", "access_token", "workerUid"), "x")
-            origins(settings.channels, wanted, fields)
+            origins(settings.channels, wanted, filled)
 
     async def _keep(self, task: Task, reply: Reply[Submitted]) -> None:
         """Written beside other starts: many at once share a commit."""

@@ -7,6 +7,7 @@ import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from actors.egress.request import Wanted
 from config.model import Channel, Source
@@ -39,12 +40,23 @@ class Origin:
         return self.scheme == "file" and not self.loop
 
 
+def fields(app_id: str, task_id: str, wanted: Wanted, payload: Mapping[str, Any]) -> dict[str, str]:
+    """What a task brings for the fields of an address, beside channel and user."""
+    return {
+        "app_id": app_id,
+        "task_id": task_id,
+        "access_token": wanted.access_token,
+        "workerUid": str(payload.get("workerUid", "")),
+    }
+
+
 def origins(
     channels: Mapping[str, Channel], wanted: Wanted, fields: Mapping[str, str]
 ) -> list[Origin]:
     """The sources of a channel's users, in the order of the request; all of them without one.
 
-    Raises Rejected `not_configured` for a channel or a user that nothing is known of.
+    Raises Rejected `not_configured` for a channel or a user that nothing is known of, `invalid`
+    for a value that cannot be part of an address.
     """
     channel = channels.get(wanted.channel) or channels.get("*")
     if channel is None:
@@ -68,6 +80,8 @@ def origins(
                 "not_configured", f"user {user!r} has no source in channel {wanted.channel!r}"
             )
         found.append(_fill(source, user, {**fields, "channel": wanted.channel, "user": user}))
+    if wanted.layout == "spotlight" and wanted.spotlight and wanted.spotlight not in users:
+        raise Rejected("invalid", "payload.spotlight: not one of the channel's users")
     return found
 
 
