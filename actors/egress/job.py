@@ -6,16 +6,17 @@ import msgspec
 
 from actors.egress import playlist, records
 from actors.egress import upload_records as rows
-from actors.egress.allow import check_rtmp
+from actors.egress.allow import check_page, check_rtmp
 from actors.egress.finish import Made
 from actors.egress.machine import Input
-from actors.egress.recorder import End, Job, Rules
+from actors.egress.means import End, Job, Rules
 from actors.egress.records import Task
-from actors.egress.request import Kind, understand
+from actors.egress.request import Kind, Wanted, understand
 from actors.egress.services import Services
-from actors.egress.sources import fields, origins
+from actors.egress.sources import Origin, fields, origins
 from actors.egress.tracks import Folder, Track, tracks
 from actors.lease import Lease
+from config.model import Egress
 from supervisor.transaction import Transaction
 
 
@@ -27,9 +28,7 @@ def job_of(task: Task, services: Services, folder: Folder) -> Job:
     settings = services.settings()
     kind, wanted = understand(task.cmd, task.payload)
     filled = fields(task.app_id, task.task_id, wanted, task.payload)
-    if wanted.rtmp_dst:
-        check_rtmp(wanted.rtmp_dst, settings.rtmp_hosts)
-    found = [] if kind is Kind.PAGE else origins(settings.channels, wanted, filled)
+    found = allowed(kind, wanted, filled, settings)
     limit = min(wanted.max_duration or settings.max_duration, settings.max_duration)
     names = {"task_id": task.task_id, "channel": task.channel, "region": settings.region}
     return Job(
@@ -41,6 +40,16 @@ def job_of(task: Task, services: Services, folder: Folder) -> Job:
         folder,
         Rules(settings.gone_after, settings.stalled_after, settings.idle_timeout),
     )
+
+
+def allowed(kind: Kind, wanted: Wanted, filled: dict[str, str], settings: Egress) -> list[Origin]:
+    """The sources of a task, where all that it wants is allowed and configured. Raises Rejected."""
+    if wanted.rtmp_dst:
+        check_rtmp(wanted.rtmp_dst, settings.rtmp_hosts)
+    if kind is Kind.PAGE:
+        check_page(wanted.page, settings)
+        return []
+    return origins(settings.channels, wanted, filled)
 
 
 def tracks_on_disk(folder: Folder) -> list[Track]:

@@ -18,9 +18,9 @@ import trio
 from actors import lease as leases
 from actors.egress import records
 from actors.egress.admission import Amount
-from actors.egress.allow import check_page, check_rtmp
 from actors.egress.answers import Answers, tell, unknown
 from actors.egress.claims import Claims, Open
+from actors.egress.job import allowed
 from actors.egress.machine import State
 from actors.egress.measure import Meter
 from actors.egress.messages import (
@@ -41,9 +41,9 @@ from actors.egress.messages import (
     WorkerEnded,
 )
 from actors.egress.records import Task
-from actors.egress.request import Kind, Wanted, shown, understand
+from actors.egress.request import Kind, shown, understand
 from actors.egress.services import Services
-from actors.egress.sources import fields, origins
+from actors.egress.sources import fields
 from actors.egress.worker import TaskWorker
 from actors.lease import Lease
 from supervisor.actor import LATER, Actor
@@ -156,7 +156,8 @@ class QueueActor(Actor[QueueMessage]):
     def _submit(self, message: Submit) -> object:
         kind, wanted = understand(message.cmd, message.payload)
         task_id = secrets.token_hex(8)
-        self._check(kind, wanted, fields(message.app_id, task_id, wanted, message.payload))
+        filled = fields(message.app_id, task_id, wanted, message.payload)
+        allowed(kind, wanted, filled, self._services.settings())
         waiting = sum(1 for o in self._open.values() if o.task.state is State.ENQUEUED)
         if waiting + self._submitting >= self._services.settings().limits.waiting:
             raise Rejected("too_many", f"{waiting} tasks are waiting already")
@@ -188,16 +189,6 @@ class QueueActor(Actor[QueueMessage]):
         self._submitting += 1
         self.spawn(self._keep, task, self.defer())
         return LATER
-
-    def _check(self, kind: Kind, wanted: Wanted, filled: dict[str, str]) -> None:
-        """What can be refused before it is kept. Raises Rejected."""
-        settings = self._services.settings()
-        if wanted.rtmp_dst:
-            check_rtmp(wanted.rtmp_dst, settings.rtmp_hosts)
-        if kind is Kind.PAGE:
-            check_page(wanted.page, settings)
-        else:
-            origins(settings.channels, wanted, filled)
 
     async def _keep(self, task: Task, reply: Reply[Submitted]) -> None:
         """Written beside other starts: many at once share a commit."""

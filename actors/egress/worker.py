@@ -29,6 +29,7 @@ from actors.egress.job import (
 )
 from actors.egress.machine import Input, State
 from actors.egress.made_records import File
+from actors.egress.means import End, Job, Means
 from actors.egress.messages import (
     EndRecording,
     GetWorking,
@@ -38,7 +39,7 @@ from actors.egress.messages import (
     Working,
 )
 from actors.egress.progress import Progress
-from actors.egress.recorder import End, Job, Means, Part
+from actors.egress.recorder import Part
 from actors.egress.records import Task
 from actors.egress.request import understand
 from actors.egress.services import Services
