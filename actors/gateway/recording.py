@@ -70,13 +70,17 @@ def seconds(path: Path) -> float:
 
 
 def dumps(folder: Path) -> list[Path]:
-    """The heard sides of calls that have not been finished, oldest first."""
-    return sorted(folder.glob("dump-*-dec.wav"))
+    """The heard sides of calls that have not been finished, oldest first, under names they keep."""
+    return [dump for dump in _heard(folder) if own(dump)]
 
 
 def recorded(folder: Path) -> float:
     """Seconds recorded and not yet finished: of each call its longer direction."""
-    return sum(max(seconds(dump), seconds(_sent(dump))) for dump in dumps(folder))
+    return sum(max(seconds(dump), seconds(_sent(dump))) for dump in _heard(folder))
+
+
+def _heard(folder: Path) -> list[Path]:
+    return sorted(folder.glob("dump-*-dec.wav"))
 
 
 def own(dump: Path) -> bool:

@@ -102,6 +102,9 @@ def test_what_baresip_writes_next_in_the_same_second_meets_nothing(tmp_path: Pat
 def test_a_name_that_is_kept_is_not_taken_again(tmp_path: Path) -> None:
     heard = dump(tmp_path, 1.0)
     assert not recording.own(heard)
+    # Whoever follows a file as it grows must not be given a name that is about to go.
+    assert recording.dumps(tmp_path) == []
+    assert recording.recorded(tmp_path) == 1.0
     recording.take(tmp_path)
     before = names(tmp_path)
     recording.take(tmp_path)
