@@ -7,7 +7,8 @@ browser wants for itself. So all connections come here, by name and port, to one
   it asks about the request that it connects for, so others wait a moment for that.
 - `websocket_port`: also to where the allow list takes the address of a WebSocket.
 
-Names are resolved here. Media of WebRTC goes round it over UDP; over TCP it does not get through.
+Names are resolved here, so what a name leads to can be asked about too. Media of WebRTC goes round
+it over UDP; over TCP it does not get through.
 
 SOCKS version 5, RFC 1928: no authentication, CONNECT only.
 """
@@ -48,9 +49,16 @@ class _NotSocks(Exception):
 class Gate:
     """Two listeners on this machine, for one browser."""
 
-    def __init__(self, allowed: Callable[[str], bool], blocked: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        allowed: Callable[[str], bool],
+        blocked: Callable[[str], None],
+        reaches: Callable[[str, str], bool] = lambda _host, _address: True,
+    ) -> None:
+        """`reaches` is asked with a host and the address that it turned out to have."""
         self._allowed = allowed
         self._blocked = blocked
+        self._reaches = reaches
         # To where requests were let through.
         self._known: dict[_Where, str] = {}
         self._early: dict[_Where, trio.Event] = {}
@@ -124,8 +132,12 @@ class Gate:
             words, code = _words(error)
             _remember(self._failures, where, words)
             return None, code
-        if where[1] == self.forbidden_port and _is_local(server):
+        address = server.socket.getpeername()[0]
+        own_control = where[1] == self.forbidden_port and ipaddress.ip_address(address).is_loopback
+        if own_control or not self._reaches(where[0], address):
+            # Nothing was said to it.
             await trio.aclose_forcefully(server)
+            _remember(self._failures, where, f"its address {address} is not allowed")
             return None, _FORBIDDEN
         self._failures.pop(where, None)
         return server, _GRANTED
@@ -226,10 +238,6 @@ def _remember(into: dict[_Where, str], where: _Where, words: str) -> None:
     into[where] = words
     if len(into) > MAX_KNOWN:
         del into[next(iter(into))]
-
-
-def _is_local(server: trio.SocketStream) -> bool:
-    return ipaddress.ip_address(server.socket.getpeername()[0]).is_loopback
 
 
 def _words(error: BaseException) -> _Where:

@@ -47,11 +47,13 @@ class Page:
         allowed: Callable[[str], bool],
         report: Callable[[PageEvent], None],
         program: str | None = None,
+        reaches: Callable[[str, str], bool] = lambda _host, _address: True,
     ) -> None:
         """Nothing is started yet. `folder` is that of the recording.
 
         `allowed` is called with each address that is about to be fetched: http and https, and
         `wss://host:port/` or `ws://host:port/` for WebSockets to where nothing was fetched before.
+        `reaches` with host and address: may a name lead to that, be it allowed by itself?
         """
         self.wanted = wanted
         self._folder = folder
@@ -61,10 +63,12 @@ class Page:
         self._program = program or find_program()
         self._tell = Told(report)
         self._verdict = Verdict()
-        self._gate = Gate(allowed, lambda url: self._tell("blocked", url=url, type="WebSocket"))
+        self._parts = Parts(registry, self._verdict)
+        self._gate = Gate(
+            allowed, lambda url: self._tell("blocked", url=url, type="WebSocket"), reaches
+        )
         self._shown = False
         # From the start of `run` on.
-        self._parts: Parts
         self._place: place.Place
         self._screen: Screen
         self._sound: Sound
@@ -104,14 +108,18 @@ class Page:
         if not self._allowed(self.wanted.url):
             raise PageLost(f"the allow list does not have {public(self.wanted.url)}")
         try:
-            self._place = place.prepare(self._folder)
+            self._place = await trio.to_thread.run_sync(place.prepare, self._folder, self._registry)
+        except OSError as error:
+            raise PageLost(f"its folder cannot be made: {error}") from error
+        try:
             self._screen = Screen(self._place, self.wanted.width, self.wanted.height)
             self._sound = Sound(self._place)
+            await self._run(task_status)
         except OSError as error:
-            place.remove_leftovers(self._folder)
-            raise PageLost(f"its folder cannot be made: {error}") from error
-        self._parts = Parts(self._registry, self._place, self._verdict)
-        await self._run(task_status)
+            raise PageLost(f"its files cannot be written: {error}") from error
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._place.remove)
         assert self._verdict.reason is not None
         if self._verdict.is_lost:
             raise PageLost(self._verdict.reason)
@@ -139,6 +147,8 @@ class Page:
             with trio.fail_after(START_TIMEOUT):
                 await nursery.start(self._gate.run)
                 browser, process = await self._start_parts(nursery)
+        except OSError as error:
+            await self._verdict.fail(f"its files cannot be written: {error}")
         except trio.TooSlowError:
             await self._verdict.fail(f"its parts did not start within {START_TIMEOUT:g} s")
         visit = Visit(self.wanted, self._gate, self._tell, self._verdict)
@@ -149,9 +159,8 @@ class Page:
             nursery.start_soon(self._listen, self._devtools, process)
             await visit.open(self._devtools)
         except (CommandFailed, DevToolsLost) as error:
-            with trio.move_on_after(MOMENT):
-                await process.wait()
-            await self._verdict.fail(str(error))
+            await self._lost(str(error), process)
+            await trio.sleep_forever()
         nursery.start_soon(visit.watch)
         # Lost in the meantime, it goes no further than here.
         await trio.lowlevel.checkpoint()
@@ -203,15 +212,18 @@ class Page:
         try:
             await devtools.run()
         except DevToolsLost as error:
-            # When it has ended, that says more.
-            with trio.move_on_after(MOMENT):
-                await browser.wait()
-            self._verdict.lost(str(error))
+            await self._lost(str(error), browser)
+
+    async def _lost(self, reason: str, browser: Process) -> None:
+        """Give this as the reason, if the browser has not ended: that says more, and is told."""
+        with trio.move_on_after(MOMENT):
+            await browser.wait()
+        if browser.exit is None:
+            self._verdict.lost(reason)
 
     async def _end(self) -> None:
         self._tell.close()
-        await self._parts.end()
+        await self._parts.end("=".join(self._place.variable).encode())
         self._screen.remove_socket()
         if self._devtools is not None:
             await self._devtools.close()
-        await trio.to_thread.run_sync(place.remove_leftovers, self._folder)

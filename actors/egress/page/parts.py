@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 import trio
 
-from actors.egress.page.place import Place
 from actors.egress.page.request import told
 from actors.egress.page.verdict import Verdict
 from supervisor import guardian
@@ -36,9 +35,8 @@ class _Part:
 class Parts:
     """All of one page, in the order of their start."""
 
-    def __init__(self, registry: Registry, place: Place, verdict: Verdict) -> None:
+    def __init__(self, registry: Registry, verdict: Verdict) -> None:
         self._registry = registry
-        self._place = place
         self._verdict = verdict
         self._parts: list[_Part] = []
         self._ending = False
@@ -83,8 +81,11 @@ class Parts:
             if part.process.exit is not None and not expected():
                 self._verdict.lost(f"{name} {_in_words(part.process.exit, part.process)}")
 
-    async def end(self) -> None:
-        """End all that run, the last first, and what has left its group; return when it is gone."""
+    async def end(self, marker: bytes) -> None:
+        """End all that run, the last first, and what has left its group; return when it is gone.
+
+        That has `marker`, NAME=VALUE, in its environment.
+        """
         self._ending = True
         for part in reversed(self._parts):
             await part.begun.wait()
@@ -92,12 +93,11 @@ class Parts:
                 await part.process.stop(part.grace)
             elif part.running:
                 await part.process.kill()
-        for pid in await trio.to_thread.run_sync(self._end_strays):
+        for pid in await trio.to_thread.run_sync(self._end_strays, marker):
             await _gone(pid)
 
-    def _end_strays(self) -> list[int]:
+    def _end_strays(self, marker: bytes) -> list[int]:
         """Kill what is marked as of this page; what has not ended yet. Blocking."""
-        marker = "=".join(self._place.variable).encode()
         guardian.end_marked(marker)
         strays = [int(name) for name in os.listdir("/proc") if name.isdigit()]
         ours = {pid for pid in strays if guardian.marked(pid, marker)}

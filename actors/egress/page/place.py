@@ -2,7 +2,8 @@
 
 Not in the state folder: that is closed to everybody else, so also to the user that a page runs as,
 and the address of a socket may have no more than 107 bytes. `page` in the folder of the recording
-is a link to it, by which is found what a killed appliance left.
+is a link to it, for people. What a killed appliance left is found by its name and removed before
+the next page is shown.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor.log import logger
+from supervisor.orphans import Registry
 
 PREFIX = "switchboard-page-"
 LINK = "page"
@@ -33,6 +35,11 @@ class Place:
     def variable(self) -> tuple[str, str]:
         """In the environment of every process of this page: what is left of it is found by that."""
         return "SWITCHBOARD_PAGE", str(self.folder)
+
+    def remove(self) -> None:
+        """All of it. Blocking."""
+        _remove(self.folder)
+        self.link.unlink(missing_ok=True)
 
     @property
     def runs_as_root(self) -> bool:
@@ -67,12 +74,16 @@ class Place:
             os.chown(path, owner.pw_uid, owner.pw_gid)
 
 
-def prepare(folder: Path) -> Place:
+def prepare(folder: Path, registry: Registry) -> Place:
     """Make the private folder of a page of this recording. Blocking. Raises OSError."""
-    remove_leftovers(folder)
+    mine = f"{PREFIX}{registry.instance}-"
+    for left in Path(tempfile.gettempdir()).glob(f"{mine}*"):
+        if not left.name.startswith(f"{mine}{registry.boot}-"):
+            _remove(left)
     folder.mkdir(parents=True, exist_ok=True)
-    private = Path(tempfile.mkdtemp(prefix=PREFIX))
+    private = Path(tempfile.mkdtemp(prefix=f"{mine}{registry.boot}-"))
     link = folder / LINK
+    link.unlink(missing_ok=True)
     link.symlink_to(private)
     return Place(private, link, _give_away(private))
 
@@ -91,15 +102,9 @@ def _give_away(private: Path) -> str | None:
     return USER
 
 
-def remove_leftovers(folder: Path) -> None:
-    """What a page of this recording has left, of a killed appliance too. Blocking."""
-    link = folder / LINK
-    if not link.is_symlink():
-        return
-    private = link.readlink()
-    if private.name.startswith(PREFIX) and private.parent == Path(tempfile.gettempdir()):
-        shutil.rmtree(private, onerror=_not_removed)
-    link.unlink(missing_ok=True)
+def _remove(folder: Path) -> None:
+    # Goes through no link: the owner is the user that shows strangers' pages.
+    shutil.rmtree(folder, onerror=_not_removed)
 
 
 def _not_removed(_what: object, path: str, info: tuple[object, BaseException, object]) -> None:

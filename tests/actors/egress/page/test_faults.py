@@ -207,19 +207,28 @@ async def test_of_a_killed_appliance_no_process_is_left_and_no_file_after_the_ne
         program.stdout.close()
     private = (tmp_path / LINK).readlink()
     assert private.exists()
-    place.remove_leftovers(tmp_path)
-    assert not private.exists()
-    assert list(tmp_path.iterdir()) == []
+    # In the next life of the same appliance, whichever recording it is.
+    async with shown(tmp_path, site.script(""), of=Registry(of.instance, of.boot + 1)):
+        assert not private.exists()
 
 
-def test_only_what_a_page_made_is_removed(tmp_path: Path) -> None:
-    folder, victim = tmp_path / "recording", tmp_path / "switchboard-page-victim"
-    folder.mkdir()
-    victim.mkdir()
-    (folder / LINK).symlink_to(victim)
-    place.remove_leftovers(folder)
-    # Not where pages keep their things.
-    assert victim.exists()
-    (folder / LINK).mkdir(exist_ok=True)
-    place.remove_leftovers(folder)
-    assert (folder / LINK).is_dir()
+def test_only_what_earlier_lives_of_this_appliance_left_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    of = Registry("abc", 12)
+    kept = ["switchboard-page-abc-12-x", "switchboard-page-abcd-1-x", "switchboard-page-x", "abc"]
+    removed = ["switchboard-page-abc-1-x", "switchboard-page-abc-11-x"]
+    for name in (*kept, *removed):
+        (tmp_path / name).mkdir()
+    # Somebody else's link is not followed.
+    (tmp_path / "victim" / "below").mkdir(parents=True)
+    (tmp_path / "switchboard-page-abc-2-link").symlink_to(tmp_path / "victim")
+    made = place.prepare(tmp_path / "recording", of)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left >= {*kept, "victim", made.folder.name}
+    assert not left & set(removed)
+    assert (tmp_path / "victim" / "below").exists()
+    made.remove()
+    assert not made.folder.exists()
+    assert list((tmp_path / "recording").iterdir()) == []

@@ -149,6 +149,23 @@ async def test_the_control_of_the_browser_is_out_of_reach_by_any_name() -> None:
         assert await client.code("localhost", port) == FORBIDDEN
 
 
+async def test_where_a_name_leads_to_is_asked_about_before_anything_is_said() -> None:
+    async with echo() as port, gate(lambda _: True) as client:
+        asked: list[tuple[str, str]] = []
+
+        def reaches(host: str, address: str) -> bool:
+            asked.append((host, address))
+            return host != "localhost"
+
+        client.gate._reaches = reaches
+        for host, code in (("127.0.0.1", GRANTED), ("localhost", FORBIDDEN)):
+            assert client.gate.admits(f"http://{host}:{port}/")
+            assert await client.code(host, port) == code
+        why = client.gate.why(f"http://localhost:{port}/")
+    assert why == "its address 127.0.0.1 is not allowed"
+    assert asked == [("127.0.0.1", "127.0.0.1"), ("localhost", "127.0.0.1")]
+
+
 @pytest.mark.parametrize(
     ("host", "code", "words"),
     [
