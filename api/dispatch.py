@@ -42,6 +42,7 @@ class Request:
     request_id: str | None = None
     last_event_id: str | None = None
     range: str | None = None
+    if_range: str | None = None
     # Over a socket the token was looked at when it opened.
     identity: Identity | None = None
 

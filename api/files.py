@@ -1,4 +1,4 @@
-"""Files as answers: whole or in a range (RFC 9110 §14), a piece at a time."""
+"""Files as answers: whole or in a range (RFC 9110 §14, §13.1.5), a piece at a time."""
 
 from __future__ import annotations
 
@@ -45,8 +45,10 @@ def _open(path: Path) -> tuple[BinaryIO, int, float]:
     return file, status.st_size, status.st_mtime
 
 
-async def send_file(send: Any, response: Response, request: Request, head: bool) -> None:
-    """Answer with the response's file."""
+async def send_file(
+    receive: Any, send: Any, response: Response, request: Request, head: bool
+) -> None:
+    """Answer with the response's file. A client that hangs up ends it: files may be large."""
     assert response.file is not None
     try:
         file, size, changed = await trio.to_thread.run_sync(_open, response.file.path)
@@ -62,8 +64,10 @@ async def send_file(send: Any, response: Response, request: Request, head: bool)
             (b"etag", tag.encode()),
             (b"x-content-type-options", b"nosniff"),
         ]
+        # Ranges are GET's; one that is meant for another file than this is for none of it.
+        same = request.if_range is None or request.if_range == tag
         try:
-            part = span(request.range, size)
+            part = span(request.range if same and not head else None, size)
         except ValueError as error:
             range_header = {"Content-Range": f"bytes */{size}"}
             refused = ApiError(416, "invalid_range", f"range: {error}", headers=range_header)
@@ -77,8 +81,17 @@ async def send_file(send: Any, response: Response, request: Request, head: bool)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         if not head:
             file.seek(first)
-            await _pieces(send, file, count)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_cancel_when_gone, receive, nursery.cancel_scope)
+                await _pieces(send, file, count)
+                nursery.cancel_scope.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _cancel_when_gone(receive: Any, scope: trio.CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        continue
+    scope.cancel()
 
 
 async def _pieces(send: Any, file: BinaryIO, count: int) -> None:

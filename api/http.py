@@ -60,13 +60,14 @@ class HttpConnection(TrioASGIHTTPConnection):
             late = ApiError(504, "timeout", "the request took too long; it may still be done")
             response = Response(504, error_headers(late), surface_of(path).body(late))
         if response.file is not None:
-            await send_file(send, response, request, head)
+            await send_file(receive, send, response, request, head)
             return
         await _send(send, response, head)
 
     async def _read(self, scope: Any, path: str, receive: Receive) -> Request:
         limits = self.app.dispatcher.limits()
-        token = key = request_id = last_event_id = wanted_range = None
+        token = key = request_id = last_event_id = None
+        wanted: dict[bytes, str] = {}
         length = 0
         size = len(scope["raw_path"]) + len(scope["query_string"])
         for name, value in scope["headers"]:
@@ -81,8 +82,8 @@ class HttpConnection(TrioASGIHTTPConnection):
                 request_id = _request_id(value)
             elif name == b"last-event-id":
                 last_event_id = value.decode("latin-1")
-            elif name == b"range":
-                wanted_range = value.decode("latin-1")
+            elif name in (b"range", b"if-range"):
+                wanted[name] = value.decode("latin-1").strip()
             elif name == b"content-length":
                 length = int(value) if value.isdigit() else 0
         if size > limits.header:
@@ -101,7 +102,8 @@ class HttpConnection(TrioASGIHTTPConnection):
             key=key,
             request_id=request_id,
             last_event_id=last_event_id,
-            range=wanted_range,
+            range=wanted.get(b"range"),
+            if_range=wanted.get(b"if-range"),
         )
         if scope["method"] not in ("GET", "HEAD"):
             request.body = await _body(receive, limits.body, limits.read_timeout)

@@ -13,7 +13,7 @@ import msgspec
 import trio
 from quart_trio.asgi import TrioASGIWebsocketConnection
 
-from api.auth import bearer
+from api.auth import ANONYMOUS, bearer
 from api.dispatch import Request, error_headers, unauthorized
 from api.errors import SYSTEM, ApiError
 from api.streams import SCOPE, Frame, Place, Wanted, wanted
@@ -106,6 +106,8 @@ class WebSocketConnection(TrioASGIWebsocketConnection):
         if identity is None:
             if token or not authenticator.is_open("events"):
                 raise unauthorized(token)
+            # Nobody in particular, but over a socket: some operations go over HTTP alone.
+            request.identity = ANONYMOUS
             return True
         request.identity = identity
         return identity.allows(SCOPE)

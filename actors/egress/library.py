@@ -15,6 +15,8 @@ from supervisor.errors import Rejected
 from supervisor.store import Store
 from supervisor.transaction import Reading
 
+# Longer than any that we make: what a file system refuses is no file of ours.
+MAX_NAME = 1000
 TYPES = {
     ".m3u8": "application/vnd.apple.mpegurl",
     ".ts": "video/mp2t",
@@ -64,7 +66,10 @@ def _what_is_known(db: Reading, task_id: str, name: str) -> tuple[Task | None, l
 def _usable(name: str) -> bool:
     """Our own names have neither dots alone nor control characters; links are looked at later."""
     parts = name.split("/")
-    return name.isprintable() and "\\" not in name and not {"", ".", ".."} & set(parts)
+    short = len(name) <= MAX_NAME and all(
+        len(part.encode("utf-8", "replace")) <= 255 for part in parts
+    )
+    return short and name.isprintable() and "\\" not in name and not {"", ".", ".."} & set(parts)
 
 
 def _look(folder: Folder, task: Task, parts: list[PartRow], name: str, kind: str) -> Found:

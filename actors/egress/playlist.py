@@ -20,7 +20,7 @@ def read(playlist: Path) -> list[Segment]:
     """The segments that a part's playlist names and that are there; none without a playlist."""
     try:
         lines = playlist.read_text("utf-8").splitlines()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     found, seconds = [], 0.0
     for line in lines:

@@ -54,6 +54,7 @@ from supervisor.event import Event
 from supervisor.mailbox import Message
 from supervisor.ref import Ref
 from supervisor.spec import ChildSpec, StopReason, Strategy
+from supervisor.store import PROBE_EVERY
 from supervisor.tree import Place, Supervisor
 from tests.supervisor.kit import Bench, Tree, reach
 from tests.supervisor.procs import registry
@@ -252,6 +253,14 @@ class Yard:
     def look(self) -> None:
         """Let it look after leases and ages now; it does so by itself every few seconds."""
         self.queue.tell(Look())
+
+    async def disk_recovered(self) -> None:
+        """Return when the store takes writes again: it finds out by itself, every few seconds."""
+        with trio.fail_after(60):
+            while self.bench.store.failing is not None:
+                self.clock.jump(PROBE_EVERY)
+                await trio.sleep(0.005)
+        self.look()
 
     def pass_time(self, seconds: float) -> None:
         """Time passes, and it looks."""

@@ -339,7 +339,7 @@ async def test_a_disk_that_refuses_puts_off_and_loses_nothing(
         assert (await it.capacity()).tasks["tasks"] == 0
         assert it.child.restarts == 0
         connection.execute("PRAGMA query_only = OFF")
-        it.look()
+        await it.disk_recovered()
         hand = await it.crew.at(0)
         assert hand.task.task_id == task_id
         await hand.end()
@@ -369,7 +369,7 @@ async def test_a_worker_that_is_lost_while_the_disk_refuses_is_replaced_later(
                 await trio.sleep(0.01)
         assert it.crew.hands == [first]
         connection.execute("PRAGMA query_only = OFF")
-        it.look()
+        await it.disk_recovered()
         second = await it.crew.at(1)
         assert (second.lease.fence, second.task.retry_count) == (2, 1)
         await second.end()
