@@ -61,6 +61,16 @@ class Allowed:
             return False
         return settings.page_private or not _private(host)
 
+    def reaches(self, host: str, address: str) -> bool:
+        """May a connection go to this address, which a host's name turned out to have?
+
+        A name of the internet can lead into the network of the appliance.
+        """
+        settings = self._settings()
+        if _named(host.lower(), [p for p in settings.page_hosts if p != "*"]):
+            return True
+        return settings.page_private or _is_global(address)
+
 
 def _named(host: str, patterns: list[str]) -> bool:
     return any(fnmatch.fnmatchcase(host, pattern.lower()) for pattern in patterns)

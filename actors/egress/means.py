@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -64,6 +64,9 @@ class Means:
     registry: Registry
     owner: str
     allowed: Callable[[str], bool]
+    reaches: Callable[[str, str], bool]
+    # Told the process groups of a page when it is there, and again when it is gone.
+    noted: Callable[[Sequence[int], bool], None]
     tail: Tail
     report: Callable[[str, dict[str, object]], None]
     stop: trio.Event = field(default_factory=trio.Event)

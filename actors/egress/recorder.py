@@ -55,7 +55,10 @@ class Part(MixedPart):
         def report(event: PageEvent) -> None:
             means.report(f"page_{event.kind}", dict(event.data))
 
-        page = self._page = Page(request, run, means.registry, means.owner, means.allowed, report)
+        page = self._page = Page(
+            request, run, means.registry, means.owner, means.allowed, report, reaches=means.reaches
+        )
+        groups: list[int] = []
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._cancel_when_ended_before_begin, nursery)
             ready = trio.Event()
@@ -65,6 +68,9 @@ class Part(MixedPart):
                 nursery.cancel_scope.cancel()
                 return
             self.seen = True
+            # Chromium overwrites its environment, where the marker of our processes is.
+            groups = list(page.groups)
+            means.noted(groups, True)
             inputs = [*page.video_input(job.fps), *page.audio_input]
             encoder = self._encoder(track, inputs, page.environment)
             await nursery.start(encoder.run)
@@ -80,6 +86,7 @@ class Part(MixedPart):
                 await self._all_pushed()
                 beside.cancel_scope.cancel()
             nursery.cancel_scope.cancel()
+        means.noted(groups, False)
 
     async def _cancel_when_ended_before_begin(self, nursery: trio.Nursery) -> None:
         await self._ended.wait()

@@ -38,6 +38,7 @@ from actors.egress.messages import (
     WorkerMessage,
     Working,
 )
+from actors.egress.noted import Noted
 from actors.egress.progress import Progress
 from actors.egress.recorder import Part
 from actors.egress.records import Task
@@ -228,11 +229,15 @@ class TaskWorker(Actor[WorkerMessage]):
             raise
         except Rejected as error:
             return End("broken", error.message), 0.0
+        services = self._services
+        allowed = Allowed(services.settings)
         means = Means(
-            self._services.registry,
+            services.registry,
             self.context.path,
-            Allowed(self._services.settings).url,
-            self._services.tail,
+            allowed.url,
+            allowed.reaches,
+            Noted(services.registry, services.store, self.context.path),
+            services.tail,
             self._report,
             self._stopping,
         )
