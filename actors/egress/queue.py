@@ -279,9 +279,10 @@ class QueueActor(Actor[QueueMessage]):
 
     async def _stop_task(self, message: StopTask) -> StopTaken:
         await self._answers.of_app(message.app_id, message.task_id)
-        task = await self._services.store.write(records.ask_to_stop, message.task_id)
-        if task is None:
+        found = await self._services.store.write(records.ask_to_stop, message.task_id)
+        if found is None:
             raise unknown(message.task_id)
+        task, over = found
         entry = self._open.get(message.task_id)
         if entry is not None:
             entry.task = task
@@ -289,7 +290,7 @@ class QueueActor(Actor[QueueMessage]):
                 self._close(task.task_id)
             elif entry.child is not None:
                 tell(entry.child.ref, EndRecording())
-        return StopTaken(task.task_id, task.state.terminal, task.state.value)
+        return StopTaken(task.task_id, over, task.state.value)
 
     # -- looking after --------------------------------------------------------------
 

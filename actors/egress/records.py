@@ -174,16 +174,15 @@ def claim(
     return claimed
 
 
-def ask_to_stop(tx: Transaction, task_id: str) -> Task | None:
-    """Somebody wants it to end; the task as it is then. One that has ended stays as it is."""
+def ask_to_stop(tx: Transaction, task_id: str) -> tuple[Task, bool] | None:
+    """Somebody wants it to end: the task as it is then, and whether it had ended before."""
     task = load(tx, task_id)
     if task is None or task.state.terminal:
-        return task
+        return None if task is None else (task, True)
     taken = step(task.state, Input.STOP, task.retry_count, 0)
-    if taken.state is task.state:
-        return task
-    _become(tx, task, taken.state, taken.reason, "stopped before it was claimed", action="stop")
-    return task
+    if taken.state is not task.state:
+        _become(tx, task, taken.state, taken.reason, "stopped before it was claimed", action="stop")
+    return task, False
 
 
 def time_out(tx: Transaction, task_ids: list[str], seconds: float) -> list[Task]:

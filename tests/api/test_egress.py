@@ -433,7 +433,7 @@ async def test_all_of_it_goes_over_a_socket_too(opened: Appliance) -> None:
         assert answers[0][1] == first
         assert set(answers[1][1]) >= STATUS_FIELDS
         assert len(answers[2][1]["tasks"]) == 1
-        assert answers[3][1]["status"] == "completed"
+        assert answers[3][1]["status"] == "enqueued"
         assert set(answers[4][1]) == {"request_id", "task_id", "status", "error"}
         assert set(answers[5][1]) == {"error", "request_id"}
         assert answers[5][1]["request_id"] == sent["request_id"]
