@@ -29,11 +29,17 @@ def mixed_input(video: Path, audio: Path | None, wanted: Wanted, fps: int) -> li
     return arguments
 
 
+# Sound that is grabbed comes later than the picture, and its clock trembles: silence before it, and
+# no sample twice.
+SMOOTH = ["-af", "aresample=async=1000"]
+
+
 def arguments(
     inputs: list[str], wanted: Wanted, fps: int, folder: Path, offset: float, most: float | None
 ) -> list[str]:
     """ffmpeg's, to encode picture and sound to segments in a folder.
 
+    `inputs` may end with options for the output, such as SMOOTH.
     `offset`: the seconds of the parts before this one. The clock of the segments goes on there.
     `most`: it ends by itself after so many seconds.
     """

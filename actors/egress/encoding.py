@@ -22,6 +22,8 @@ from supervisor.process import Command, Process
 FLUSH = 10.0
 # One that ends by itself so much before its time has lost its input, in seconds.
 EARLY = 1.0
+# Bytes that are kept free for what names the segments of a recording.
+ROOM = 256 * 1024
 # A part that began: the mixer waits for a first picture, and Chromium for the page, before it.
 BEGIN = 45.0
 
@@ -100,6 +102,8 @@ class Encoding:
     def _prepare(self) -> None:
         job = self._job
         job.folder.run.mkdir(parents=True, exist_ok=True)
+        # It goes with its folder when the part has ended: then a full disk takes the playlists.
+        (job.folder.run / "room").write_bytes(bytes(ROOM))
         for track in job.tracks:
             place = job.folder.part(track, self.number)
             if job.snapshots:

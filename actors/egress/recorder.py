@@ -11,6 +11,7 @@ from typing import Any
 
 import trio
 
+from actors.egress import encode
 from actors.egress.means import End
 from actors.egress.mixed import MixedPart
 from actors.egress.page import Page, PageEvent, PageLost, PageRequest
@@ -23,8 +24,8 @@ class Part(MixedPart):
 
     async def run(self) -> End:
         """Record until there is a reason to end; everything is written and gone then."""
-        await trio.to_thread.run_sync(self._prepare)
         try:
+            await trio.to_thread.run_sync(self._prepare)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._end_when_asked)
                 nursery.start_soon(self._watch)
@@ -71,7 +72,9 @@ class Part(MixedPart):
             # Chromium overwrites its environment, where the marker of our processes is.
             groups = list(page.groups)
             means.noted(groups, True)
-            inputs = [*page.video_input(job.fps), *page.audio_input]
+            # Both begin when they are opened, one after the other: not each at zero of its own.
+            inputs = [*page.video_input(job.fps), "-isync", "0", *page.audio_input]
+            inputs += encode.SMOOTH
             encoder = self._encoder(track, inputs, page.environment)
             await nursery.start(encoder.run)
             nursery.start_soon(self._over_when_ended, track, encoder)

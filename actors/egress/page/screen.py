@@ -74,6 +74,9 @@ class Screen:
         """What ffmpeg is to grab."""
         width, height = self._size
         return [
+            # Nothing has to be found out about it: looking at twenty pictures, as ffmpeg does, is
+            # a second in which the sound is not grabbed yet.
+            *("-probesize", "32", "-analyzeduration", "0", "-fpsprobesize", "0"),
             *("-f", "x11grab", "-draw_mouse", "0", "-framerate", str(frame_rate)),
             *("-video_size", f"{width}x{height}", "-i", f"{self.display}+0,0"),
         ]

@@ -11,6 +11,8 @@ from supervisor.process import Command
 
 SINK = "page"
 RATE = 48000
+# Bytes that are asked for at once: 20 ms.
+FRAGMENT = RATE // 50 * 2 * 2
 
 _READY = "Daemon startup complete"
 
@@ -69,4 +71,6 @@ class Sound:
 
     def audio_input(self) -> list[str]:
         """What ffmpeg is to grab."""
-        return ["-f", "pulse", "-i", f"{SINK}.monitor"]
+        # Nothing has to be found out about it.
+        quick = ["-probesize", "32", "-analyzeduration", "0"]
+        return [*quick, "-f", "pulse", "-fragment_size", str(FRAGMENT), "-i", f"{SINK}.monitor"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -123,13 +124,6 @@ def in_gray(frame: Frames, x: float, y: float, width: float, height: float) -> F
     return gray
 
 
-def flashes(path: Path | str, fps: int = 50) -> list[float]:
-    """The seconds at which the upper half of the picture turns bright."""
-    found = pictures(path, fps, 32, 18)[:, :8].mean(axis=(1, 2, 3))
-    bright = found > 128
-    return [i / fps for i in range(1, len(bright)) if bright[i] and not bright[i - 1]]
-
-
 def picture_times(path: Path | str) -> list[float]:
     """When each frame is shown, in seconds, in order."""
     shown = probe(path, "-select_streams", "v:0", "-show_entries", "packet=pts_time")
@@ -169,7 +163,10 @@ def heard(samples: Samples) -> set[str]:
 
 def beeps(path: Path | str) -> list[float]:
     """The seconds at which the beep begins."""
-    samples = sound(path)
+    return _beeps(sound(path))
+
+
+def _beeps(samples: Samples) -> list[float]:
     step = RATE // 100
     loud = [
         loudness(samples[i : i + step], BEEP) > 0.1 for i in range(0, len(samples) - step, step)
@@ -178,13 +175,29 @@ def beeps(path: Path | str) -> list[float]:
     return [i / 100 for i in range(1, len(loud)) if loud[i] and not any(loud[max(i - 30, 0) : i])]
 
 
-def apart(path: Path | str) -> list[float]:
-    """Of each beep, by how many seconds the nearest flash is away from it."""
-    seen = flashes(path)
-    assert seen, "no flash is seen"
-    # Of one at the very beginning only a part may be there.
-    heard_at = [beep for beep in beeps(path) if beep > 0.5]
-    return [min((abs(flash - beep), flash - beep) for flash in seen)[1] for beep in heard_at]
+def apart(path: Path | str, fps: int = 50) -> list[float]:
+    """Of each beep, by how many seconds the nearest flash in the upper half is away from it.
+
+    Both are decoded at once: what is subtracted of their times is then the same.
+    """
+    size = 32 * 18
+    with tempfile.TemporaryDirectory() as folder:
+        seen, heard_ = Path(folder) / "seen", Path(folder) / "heard"
+        ffmpeg(
+            *("-i", path, "-filter_complex"),
+            f"[0:v]fps={fps}:start_time=0,scale=32:18,format=gray[v];"
+            "[0:a]aresample=async=1:first_pts=0[a]",
+            *("-map", "[v]", "-f", "rawvideo", seen),
+            *("-map", "[a]", "-f", "s16le", "-ac", "1", "-ar", str(RATE), heard_),
+        )
+        frames = numpy.fromfile(seen, numpy.uint8).reshape(-1, size)
+        samples = numpy.fromfile(heard_, numpy.int16).astype(numpy.float64) / 32768
+    bright = frames[:, : size // 2].mean(axis=1) > 128
+    flashes = [i / fps for i in range(1, len(bright)) if bright[i] and not bright[i - 1]]
+    assert flashes, "no flash is seen"
+    # Of one at the very beginning or end only a part may be there.
+    at = [beep for beep in _beeps(samples) if flashes[0] - 0.5 < beep < flashes[-1] + 0.5]
+    return [min((abs(flash - beep), flash - beep) for flash in flashes)[1] for beep in at]
 
 
 # -- the whole --------------------------------------------------------------------------
