@@ -25,6 +25,9 @@ AGAIN = Backoff(first=0.5, cap=5.0, healthy_after=10.0)
 # (`listen`) may take as long as it likes to come.
 STALLED = 15.0
 LOOK_EVERY = 1.0
+# A stream that became another (its codec changed) is never decoded again by the ffmpeg that began
+# with the one before. It has errors and few pictures; so many more such seconds than others.
+UNREADABLE = 3
 
 # Finds the growing file of a gateway's call: (path, ffmpeg's options for it). Waits for a call.
 Tail = Callable[[str], Awaitable[tuple[Path, list[str]]]]
@@ -117,37 +120,18 @@ class Feed:
                 pipe.unlink(missing_ok=True)
 
     async def _run(self, arguments: list[str]) -> str:
-        reader = ProgressReader()
-        moved = trio.current_time()
-        last = 0.0
-
-        def line(text: str) -> None:
-            nonlocal moved, last
-            progress = reader.take(text)
-            if progress is not None and progress.seconds > last:
-                last, moved = progress.seconds, trio.current_time()
-
-        errors: list[str] = []
-
-        def error(text: str) -> None:
-            if len(errors) < 50:
-                errors.append(text)
-
+        signs = _Signs(self._shape.fps, self.origin.listen)
         command = Command(arguments, owner=self._owner)
-        process = self.process = Process(command, self._registry, line, error)
-        stalled = False
-        problem = ""
+        process = self.process = Process(command, self._registry, signs.line, signs.error)
+        given_up = problem = ""
         ended: Exit | None = None
 
         async def watch() -> None:
-            nonlocal stalled
-            while True:
+            nonlocal given_up
+            while not given_up:
                 await trio.sleep(LOOK_EVERY)
-                waiting = self.origin.listen and last == 0.0
-                if not waiting and trio.current_time() - moved > STALLED:
-                    stalled = True
-                    await process.kill()
-                    return
+                given_up = signs.trouble()
+            await process.kill()
 
         try:
             async with trio.open_nursery() as nursery:
@@ -160,12 +144,12 @@ class Feed:
             self.process = None
         if problem or ended is None:
             return problem
-        if stalled:
-            return f"nothing came for {STALLED:g} s"
+        if given_up:
+            return given_up
         if ended.status == 0:
             return ""
-        self._learn(errors)
-        said = self._scrub(" ".join(errors[-2:]))
+        self._learn(signs.errors)
+        said = self._scrub(" ".join(signs.errors[-2:]))
         return f"ffmpeg {ended}: {said}"[:500]
 
     def _learn(self, errors: list[str]) -> None:
@@ -188,3 +172,45 @@ class Feed:
     def _scrub(self, text: str) -> str:
         """Ffmpeg repeats the address, and that may hold a secret."""
         return text.replace(self.origin.url, self.origin.scheme + "://***")
+
+
+class _Signs:
+    """What an ffmpeg says while it brings a source, and whether that is a reason to end it."""
+
+    def __init__(self, fps: int, listen: bool) -> None:
+        self.errors: list[str] = []
+        self._fps = fps
+        self._listen = listen
+        self._reader = ProgressReader()
+        self._moved = trio.current_time()
+        self._seconds = 0.0
+        self._frames = 0
+        self._undecoded = 0
+        self._bad_seconds = 0
+
+    def line(self, text: str) -> None:
+        """A line of its progress, of which a block comes each second."""
+        progress = self._reader.take(text)
+        if progress is None:
+            return
+        if progress.seconds > self._seconds:
+            self._seconds, self._moved = progress.seconds, trio.current_time()
+        bad = self._undecoded > 0 and progress.frames - self._frames < self._fps / 2
+        self._bad_seconds = max(self._bad_seconds + (1 if bad else -1), 0)
+        self._frames, self._undecoded = progress.frames, 0
+
+    def error(self, text: str) -> None:
+        """A line of its warnings and errors."""
+        if "Error while decoding" in text:
+            self._undecoded += 1
+        if len(self.errors) < 50:
+            self.errors.append(text)
+
+    def trouble(self) -> str:
+        """Why it is better ended; empty while all is well."""
+        waiting = self._listen and self._seconds == 0.0
+        if not waiting and trio.current_time() - self._moved > STALLED:
+            return f"nothing came for {STALLED:g} s"
+        if self._bad_seconds >= UNREADABLE:
+            return "its picture could not be decoded any more"
+        return ""

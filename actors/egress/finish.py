@@ -159,5 +159,9 @@ async def salvage(part: Path, registry: Registry, owner: str) -> None:
         text = index.read_text("utf-8") if index.exists() else "#EXTM3U\n"
         text = text.replace("#EXT-X-ENDLIST\n", "")
         partial = index.with_suffix(".new")
-        partial.write_text(text + extra, "utf-8")
-        partial.replace(index)
+        try:
+            partial.write_text(text + extra, "utf-8")
+            partial.replace(index)
+        except OSError as error:
+            # What a full disk keeps from being named now is found again the next time.
+            logger.warning("not_salvaged", actor=owner, error=str(error))

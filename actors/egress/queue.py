@@ -356,7 +356,10 @@ class QueueActor(Actor[QueueMessage]):
     # -- what there is, and what is taken ------------------------------------------------
 
     def _free(self) -> float:
-        return shutil.disk_usage(self._services.folder).free / 2**20
+        """MiB of the disk that the recordings are on: it may be one of their own."""
+        folder = self._services.folder / "egress"
+        folder = folder if folder.exists() else self._services.folder
+        return shutil.disk_usage(folder).free / 2**20
 
     async def _measuring(self) -> None:
         meter = Meter()
