@@ -223,10 +223,10 @@ class QueueActor(Actor[QueueMessage]):
 
     async def _claim(self, chosen: list[str]) -> None:
         services = self._services
-        seconds = services.settings().lease
+        now, seconds = services.clock.now(), services.settings().lease
         try:
             claimed = await services.store.write(
-                records.claim, chosen, services.node, services.boot, services.clock.now(), seconds
+                records.claim, chosen, services.node, services.boot, now, seconds
             )
         except Rejected as error:
             logger.warning("claim_put_off", actor=self.context.path, error=str(error))
@@ -357,9 +357,8 @@ class QueueActor(Actor[QueueMessage]):
 
     def _free(self) -> float:
         """MiB of the disk that the recordings are on: it may be one of their own."""
-        folder = self._services.folder / "egress"
-        folder = folder if folder.exists() else self._services.folder
-        return shutil.disk_usage(folder).free / 2**20
+        own = self._services.folder / "egress"
+        return shutil.disk_usage(own if own.exists() else own.parent).free / 2**20
 
     async def _measuring(self) -> None:
         meter = Meter()
