@@ -8,15 +8,17 @@ from actors.egress import playlist, records
 from actors.egress import upload_records as rows
 from actors.egress.allow import check_page, check_rtmp
 from actors.egress.finish import Made
-from actors.egress.machine import Input
+from actors.egress.machine import Input, State
 from actors.egress.means import End, Job, Rules
+from actors.egress.messages import Submit
 from actors.egress.records import Task
-from actors.egress.request import Kind, Wanted, understand
+from actors.egress.request import Kind, Wanted, shown, understand
 from actors.egress.services import Services
 from actors.egress.sources import Origin, fields, origins
 from actors.egress.tracks import Folder, Track, tracks
 from actors.lease import Lease
 from config.model import Egress
+from supervisor.event import timestamp
 from supervisor.transaction import Transaction
 
 
@@ -39,6 +41,34 @@ def job_of(task: Task, services: Services, folder: Folder) -> Job:
         tuple(tracks(wanted, [o.user for o in found], names, task.created_at)),
         folder,
         Rules(settings.gone_after, settings.stalled_after, settings.idle_timeout),
+    )
+
+
+def new_task(message: Submit, task_id: str, kind: Kind, wanted: Wanted, now: float) -> Task:
+    """The row of a task that was just asked for; `now` by the leases' clock."""
+    return Task(
+        task_id=task_id,
+        number=0,
+        app_id=message.app_id,
+        request_id=message.request_id,
+        body_hash=message.body_hash,
+        cmd=message.cmd,
+        kind=kind,
+        channel=wanted.channel if kind is not Kind.PAGE else "",
+        state=State.ENQUEUED,
+        action="start",
+        reason="",
+        message="",
+        payload=message.payload,
+        shown=shown(message.payload),
+        worker_id="",
+        retry_count=0,
+        claims=0,
+        spotlight=wanted.spotlight,
+        created_at=timestamp(),
+        enqueued_at=now,
+        processed_at=None,
+        completed_at=None,
     )
 
 

@@ -20,7 +20,7 @@ from actors.egress import records
 from actors.egress.admission import Amount
 from actors.egress.answers import Answers, tell, unknown
 from actors.egress.claims import Claims, Open
-from actors.egress.job import allowed
+from actors.egress.job import allowed, new_task
 from actors.egress.machine import State
 from actors.egress.measure import Meter
 from actors.egress.messages import (
@@ -41,7 +41,7 @@ from actors.egress.messages import (
     WorkerEnded,
 )
 from actors.egress.records import Task
-from actors.egress.request import Kind, shown, understand
+from actors.egress.request import understand
 from actors.egress.services import Services
 from actors.egress.sources import fields
 from actors.egress.worker import TaskWorker
@@ -161,31 +161,7 @@ class QueueActor(Actor[QueueMessage]):
         waiting = sum(1 for o in self._open.values() if o.task.state is State.ENQUEUED)
         if waiting + self._submitting >= self._services.settings().limits.waiting:
             raise Rejected("too_many", f"{waiting} tasks are waiting already")
-        now = timestamp()
-        task = Task(
-            task_id=task_id,
-            number=0,
-            app_id=message.app_id,
-            request_id=message.request_id,
-            body_hash=message.body_hash,
-            cmd=message.cmd,
-            kind=kind,
-            channel=wanted.channel if kind is not Kind.PAGE else "",
-            state=State.ENQUEUED,
-            action="start",
-            reason="",
-            message="",
-            payload=message.payload,
-            shown=shown(message.payload),
-            worker_id="",
-            retry_count=0,
-            claims=0,
-            spotlight=wanted.spotlight,
-            created_at=now,
-            enqueued_at=self._services.clock.now(),
-            processed_at=None,
-            completed_at=None,
-        )
+        task = new_task(message, task_id, kind, wanted, self._services.clock.now())
         self._submitting += 1
         self.spawn(self._keep, task, self.defer())
         return LATER
