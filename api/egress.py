@@ -98,7 +98,7 @@ class StatusAnswer(TaskView, kw_only=True):
 class ListQuery(msgspec.Struct):
     """Query of a list: `before` is the `next` of the page before."""
 
-    before: Annotated[int, msgspec.Meta(ge=1)] = NEWEST
+    before: Annotated[int, msgspec.Meta(ge=1, le=NEWEST)] = NEWEST
     limit: Annotated[int, msgspec.Meta(ge=1, le=500)] = 50
     state: Literal["ENQUEUED", "PROCESSING", "STOPPING", "STOPPED", "FAILED", "TIMEOUT"] | None = (
         None

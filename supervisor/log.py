@@ -13,7 +13,9 @@ from typing import Any, TextIO
 import structlog
 
 MASK = "***"
-_SECRET_PARTS = ("password", "secret", "token", "api_key", "apikey", "authorization", "passwd")
+_SECRET_PARTS = ("password", "secret", "token", "api_key", "apikey", "authorization", "passwd",
+    "passphrase", "pwd", "credential", "streamkey", "stream_key", "access_key", "accesskey",
+)  # fmt: skip
 
 
 def is_secret(name: str) -> bool:

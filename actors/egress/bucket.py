@@ -30,21 +30,24 @@ class Bucket:
         except ImportError as error:
             raise BucketError("uploads need boto3: install the extra `s3` (make s3)") from error
         self._settings = settings
-        self._client: Any = boto3.client(
-            "s3",
-            endpoint_url=settings.endpoint or None,
-            region_name=settings.region or None,
-            aws_access_key_id=settings.access_key or None,
-            aws_secret_access_key=settings.secret_key or None,
-            config=Config(
-                connect_timeout=CONNECT_TIMEOUT,
-                read_timeout=READ_TIMEOUT,
-                # Tries again are ours: with a backoff that a restart remembers.
-                retries={"total_max_attempts": 1},
-                s3={"addressing_style": "path" if settings.path_style else "auto"},
-                proxies={},
-            ),
-        )
+        try:
+            self._client: Any = boto3.client(
+                "s3",
+                endpoint_url=settings.endpoint or None,
+                region_name=settings.region or None,
+                aws_access_key_id=settings.access_key or None,
+                aws_secret_access_key=settings.secret_key or None,
+                config=Config(
+                    connect_timeout=CONNECT_TIMEOUT,
+                    read_timeout=READ_TIMEOUT,
+                    # Tries again are ours: with a backoff that a restart remembers.
+                    retries={"total_max_attempts": 1},
+                    s3={"addressing_style": "path" if settings.path_style else "auto"},
+                    proxies={},
+                ),
+            )
+        except ValueError as error:
+            raise BucketError(f"egress.upload: {error}") from error
 
     def key(self, task_id: str, name: str) -> str:
         """The object's key."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from actors.egress.admission import Amount, Ledger
+from actors.egress.machine import State
 from actors.egress.messages import CapacityView
 from actors.egress.records import Task
 from actors.egress.request import Kind
@@ -65,7 +66,7 @@ class Claims:
         chosen = []
         for entry in waiting:
             task = entry.task
-            entry.waiting_for = stopped or self._obstacle(task, busy, held)
+            entry.waiting_for = self._obstacle(task, busy, held, stopped)
             if entry.waiting_for:
                 # Nobody overtakes on a channel.
                 held.add(task.channel)
@@ -75,10 +76,16 @@ class Claims:
             chosen.append(task.task_id)
         return chosen
 
-    def _obstacle(self, task: Task, busy: set[tuple[str, str]], held: set[str]) -> str:
+    def _obstacle(
+        self, task: Task, busy: set[tuple[str, str]], held: set[str], stopped: str
+    ) -> str:
         settings = self._settings()
         if self._members.child(task.task_id) is not None:
             return "its last worker is still ending"
+        if task.state is State.STOPPING:
+            return ""  # it only has to be finished, and that gives room
+        if stopped:
+            return stopped
         if task.channel:
             if (task.channel, task.cmd) in busy:
                 return f"another {task.cmd} of the channel"

@@ -140,8 +140,9 @@ class Encoding:
         written = self._sizes[track.name].look()
         self._progress[track.name] = sized(progress, written, before)
         if progress.frames > before.frames or progress.seconds > before.seconds:
-            # Snapshots may be far between: there, the input is what must go on.
-            self._moved = math.inf if self._job.snapshots else trio.current_time()
+            # Snapshots may be far between.
+            pause = (self._job.wanted.interval_in_ms or 0) / 1000
+            self._moved = trio.current_time() + pause
             self.begun.set()
 
     # -- encoders -------------------------------------------------------------------

@@ -18,10 +18,14 @@ from actors.egress.playlist import Segment
 from actors.egress.tracks import Folder, Track
 from supervisor.log import logger
 from supervisor.orphans import Registry
-from supervisor.process import Command, Process
+from supervisor.process import Command, Exit, Process
 
 # A finished file may be shorter than its segments by this, in seconds.
 SLACK = 1.0
+# What copies into another container, or puts its head first, writes all the time: one that has
+# not for so long hangs. And what looks at a file gets so long. In seconds.
+HUNG = 120.0
+PROBE = 30.0
 _FORMATS = {
     "mp4": ["-movflags", "+faststart", "-f", "mp4"],
     "ts": ["-f", "mpegts"],
@@ -51,36 +55,54 @@ async def finish(
     formats: list[str],
     registry: Registry,
     owner: str,
-) -> list[Made]:
-    """Make a track's files of its parts; none where nothing was recorded. Raises CannotFinish."""
-    for number in numbers:
-        await salvage(folder.part(track, number), registry, owner)
-    parts = folder.parts(track, numbers)
-    seconds = sum(playlist.total(part) for part in parts)
-    user = track.users[0] if len(track.users) == 1 else ""
+) -> tuple[list[Made], list[str]]:
+    """Make a track's files of its parts: (what was made, what could not be and why).
+
+    Where something could not be made, the recording is kept as HLS. The segments stay, whatever was
+    asked for, until the task's end is kept (`tidy`): a crash before that begins here again.
+    """
     made: list[Made] = []
+    problems: list[str] = []
     try:
-        if seconds > 0:
-            index = await _write_playlist(folder, track, parts)
-            for name in formats:
-                if name == "hls":
-                    size = sum(s.path.stat().st_size for part in parts for s in part)
-                    made.append(Made(f"{track.name}.m3u8", "hls", user, size, seconds))
-                else:
-                    made.append(await _remux(folder, track, index, name, seconds, registry, owner))
-        if "hls" not in formats:
-            await trio.to_thread.run_sync(_tidy, folder, track)
+        for number in numbers:
+            await salvage(folder.part(track, number), registry, owner)
+        parts = await trio.to_thread.run_sync(folder.parts, track, numbers)
+        seconds = sum(playlist.total(part) for part in parts)
+        if seconds <= 0:
+            return made, problems
+        index = await trio.to_thread.run_sync(_write_playlist, folder, track, parts)
     except OSError as error:
-        raise CannotFinish(f"{track.name}: {error.strerror or error}") from error
-    return made
+        return made, [f"{track.name}: {error.strerror or error}"]
+    for name in formats:
+        if name == "hls":
+            continue
+        try:
+            made.append(await _remux(folder, track, index, name, seconds, registry, owner))
+        except CannotFinish as error:
+            problems.append(str(error))
+        except OSError as error:
+            problems.append(f"{track.name}.{name}: {error.strerror or error}")
+    if "hls" in formats or problems:
+        size = await trio.to_thread.run_sync(_size, parts)
+        made.insert(0, Made(f"{track.name}.m3u8", "hls", _user(track), size, seconds))
+    return made, problems
 
 
-def _tidy(folder: Folder, track: Track) -> None:
+def _size(parts: list[list[Segment]]) -> int:
+    return sum(segment.path.stat().st_size for part in parts for segment in part)
+
+
+def _user(track: Track) -> str:
+    return track.users[0] if len(track.users) == 1 else ""
+
+
+def tidy(folder: Folder, track: Track) -> None:
+    """Delete the segments of a track that was not to be HLS, once its end is kept."""
     shutil.rmtree(folder.files / track.segments, ignore_errors=True)
     (folder.files / f"{track.name}.m3u8").unlink(missing_ok=True)
 
 
-async def _write_playlist(folder: Folder, track: Track, parts: list[list[Segment]]) -> Path:
+def _write_playlist(folder: Folder, track: Track, parts: list[list[Segment]]) -> Path:
     target = folder.files / f"{track.name}.m3u8"
     partial = target.with_name(target.name + ".tmp")
     partial.write_text(playlist.join(parts, target.parent, ended=True), "utf-8")
@@ -110,7 +132,7 @@ async def _remux(
     arguments += ["-map", "0", "-c", "copy", *_FORMATS[name], f"file:{partial}"]
     process = Process(Command(arguments, owner=owner), registry)
     try:
-        ended = await process.run()
+        ended = await _watched(process, partial)
         if ended.status != 0:
             raise CannotFinish(f"{target.name}: ffmpeg {ended}: {' '.join(process.last_lines(2))}")
         got = await duration(partial, registry, owner)
@@ -121,8 +143,33 @@ async def _remux(
     finally:
         partial.unlink(missing_ok=True)
         listing.unlink(missing_ok=True)
-    user = track.users[0] if len(track.users) == 1 else ""
-    return Made(f"{track.name}.{name}", name, user, target.stat().st_size, got)
+    return Made(f"{track.name}.{name}", name, _user(track), target.stat().st_size, got)
+
+
+async def _watched(process: Process, output: Path) -> Exit:
+    """Run it to its end, as long as what it writes grows. Raises CannotFinish."""
+    hung = False
+
+    async def watch() -> None:
+        nonlocal hung
+        size, since = -1, trio.current_time()
+        while True:
+            await trio.sleep(1.0)
+            now = output.stat().st_size if output.exists() else 0
+            if now != size:
+                size, since = now, trio.current_time()
+            elif trio.current_time() - since > HUNG:
+                hung = True
+                await process.kill()
+                return
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        ended = await process.run()
+        nursery.cancel_scope.cancel()
+    if hung:
+        raise CannotFinish(f"{output.name}: nothing was written for {HUNG:g} s")
+    return ended
 
 
 async def duration(path: Path, registry: Registry, owner: str) -> float:
@@ -130,7 +177,8 @@ async def duration(path: Path, registry: Registry, owner: str) -> float:
     arguments = ["ffprobe", "-v", "error", "-show_entries", "format=duration"]
     arguments += ["-of", "csv=p=0", f"file:{path}"]
     process = Process(Command(arguments, owner=owner), registry)
-    await process.run()
+    with trio.move_on_after(PROBE):
+        await process.run()
     try:
         return float(process.last_lines(1)[0])
     except (IndexError, ValueError):

@@ -8,7 +8,7 @@ from actors.egress import playlist, records
 from actors.egress import upload_records as rows
 from actors.egress.allow import check_page, check_rtmp
 from actors.egress.finish import Made
-from actors.egress.machine import Input, State
+from actors.egress.machine import LOST, Input, State
 from actors.egress.means import End, Job, Rules
 from actors.egress.messages import Submit
 from actors.egress.records import Task
@@ -85,8 +85,11 @@ def allowed(kind: Kind, wanted: Wanted, filled: dict[str, str], settings: Egress
 def tracks_on_disk(folder: Folder) -> list[Track]:
     """The tracks that were begun, of a task whose request cannot be carried out any more."""
     found = sorted(folder.files.glob("**/*.segments"))
-    names = [path.relative_to(folder.files).as_posix() for path in found]
-    return [Track(name.removesuffix(".segments"), ()) for name in names]
+    names = {path.relative_to(folder.files).as_posix() for path in found}
+    pictures = {path.relative_to(folder.files).as_posix() for path in folder.files.rglob("*.jpg")}
+    stems = {name.removesuffix(".segments") for name in names}
+    stems |= {name.rpartition("-")[0] for name in pictures}
+    return [Track(name, ()) for name in sorted(stems)]
 
 
 # What comes first of (object, the file it belongs to), and what after it.
@@ -108,6 +111,11 @@ def objects_of(folder: Folder, made: list[Made]) -> Objects:
     return first, after
 
 
+def longest(job: Job, number: int) -> float:
+    """Seconds of a part: of its longest track."""
+    return max((job.folder.recorded(track, [number]) for track in job.tracks), default=0.0)
+
+
 def verdict(end: End) -> tuple[Input, str, str]:
     """What an end means for the task: (input, reason, message)."""
     match end.how:
@@ -117,6 +125,8 @@ def verdict(end: End) -> tuple[Input, str, str]:
             return Input.DONE, end.reason, f"ended: {end.reason.replace('_', ' ')}"
         case "disk_full":
             return Input.FAIL, "disk_full", "the disk is full"
+        case "broken" if end.reason == LOST:
+            return Input.FAIL, LOST, "its workers were lost too often"
         case _:
             return Input.FAIL, "recorder_failed", end.reason
 

@@ -5,6 +5,9 @@
        v      v            v      v             v      v
     STOPPED TIMEOUT     STOPPED FAILED       STOPPED FAILED
 
+What was put back after it had recorded something is not stopped at once, but finished first:
+STOPPING, until somebody has claimed it and made its files.
+
 A worker that is lost puts a PROCESSING task back to ENQUEUED, up to a number of times; a task that
 was being stopped stays STOPPING, and whoever claims it only has to finish it.
 """
@@ -13,6 +16,9 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+
+# The reason of a task whose workers were lost too often.
+LOST = "retries_exhausted"
 
 
 class State(enum.Enum):
@@ -36,6 +42,7 @@ class Input(enum.Enum):
 
     CLAIM = "claim"  # a worker has a lease on it
     STOP = "stop"  # somebody wants it to end
+    FINISH = "finish"  # it is to end, and what was recorded of it is to become files
     DONE = "done"  # its worker is through with it
     FAIL = "fail"  # its worker cannot do it
     AGED = "aged"  # nobody claimed it in time
@@ -63,7 +70,9 @@ def step(state: State, what: Input, retries: int, limit: int, reason: str = "") 
     match state, what:
         case ((State.ENQUEUED | State.PROCESSING), Input.CLAIM):
             return Step(State.PROCESSING, "", retries)
-        case State.STOPPING, Input.CLAIM | Input.STOP:
+        case ((State.ENQUEUED | State.PROCESSING), Input.FINISH):
+            return Step(State.STOPPING, reason, retries)
+        case State.STOPPING, Input.CLAIM | Input.STOP | Input.FINISH:
             return Step(State.STOPPING, "", retries)
         case State.ENQUEUED, Input.STOP:
             return Step(State.STOPPED, "user_stop", retries)
@@ -79,7 +88,7 @@ def step(state: State, what: Input, retries: int, limit: int, reason: str = "") 
             return Step(State.FAILED, reason or "failed", retries)
         case ((State.PROCESSING | State.STOPPING), Input.LOST):
             if retries >= limit:
-                return Step(State.FAILED, "retries_exhausted", retries)
+                return Step(State.FAILED, LOST, retries)
             back = State.ENQUEUED if state is State.PROCESSING else State.STOPPING
             return Step(back, "", retries + 1)
         case _:

@@ -82,6 +82,7 @@ class QueueActor(Actor[QueueMessage]):
         self._stopped_claims = ""
         self._submitting = 0
         self._quiet_until = 0.0
+        self._looked = math.inf
 
     # -- start --------------------------------------------------------------------
 
@@ -279,6 +280,11 @@ class QueueActor(Actor[QueueMessage]):
         """Workers that are gone, leases that ran out, tasks that nobody claimed."""
         settings, store = self._services.settings(), self._services.store
         now = self._services.clock.now()
+        stood_still = now - self._looked > 3 * settings.look_every
+        self._looked = now
+        if stood_still:
+            # All of it stood still (a machine that slept): who works could not renew either.
+            self._quiet_until = now + 2 * settings.renew
         if store.failing:
             # Nobody can renew; when the disk takes writes again, they get the time to.
             self._quiet_until = now + 2 * settings.renew

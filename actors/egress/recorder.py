@@ -73,8 +73,10 @@ class Part(MixedPart):
             groups = list(page.groups)
             means.noted(groups, True)
             # Both begin when they are opened, one after the other: not each at zero of its own.
-            inputs = [*page.video_input(job.fps), "-isync", "0", *page.audio_input]
-            inputs += encode.SMOOTH
+            inputs = page.video_input(job.fps)
+            if not job.snapshots:
+                # Opening the sound would hold up the first pictures.
+                inputs += ["-isync", "0", *page.audio_input, *encode.SMOOTH]
             encoder = self._encoder(track, inputs, page.environment)
             await nursery.start(encoder.run)
             nursery.start_soon(self._over_when_ended, track, encoder)

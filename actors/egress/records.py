@@ -16,7 +16,7 @@ import msgspec
 from actors import lease as leases
 from actors.egress.finish import Made
 from actors.egress.machine import Input, State, step
-from actors.egress.made_records import File, add_files, files
+from actors.egress.made_records import File, add_files, files, parts
 from actors.egress.request import Kind
 from actors.lease import Lease
 from supervisor.errors import Rejected
@@ -24,6 +24,8 @@ from supervisor.event import timestamp
 from supervisor.transaction import Reading, Row, Transaction
 
 KIND = "egress"
+# Tasks that retention deletes in one transaction: their files go with it.
+AT_ONCE = 10
 
 
 class Task(msgspec.Struct):
@@ -179,7 +181,8 @@ def ask_to_stop(tx: Transaction, task_id: str) -> tuple[Task, bool] | None:
     task = load(tx, task_id)
     if task is None or task.state.terminal:
         return None if task is None else (task, True)
-    taken = step(task.state, Input.STOP, task.retry_count, 0)
+    begun = task.state is State.ENQUEUED and bool(parts(tx, task_id))
+    taken = step(task.state, Input.FINISH if begun else Input.STOP, task.retry_count, 0)
     if taken.state is not task.state:
         _become(tx, task, taken.state, taken.reason, "stopped before it was claimed", action="stop")
     return task, False
@@ -204,6 +207,9 @@ def lost(tx: Transaction, task_id: str, limit: int, why: str, now: float) -> Tas
     if task is None or task.state.terminal or task.state is State.ENQUEUED:
         return task
     taken = step(task.state, Input.LOST, task.retry_count, limit)
+    if taken.state is State.FAILED and task.state is State.PROCESSING and parts(tx, task_id):
+        # Nobody records it again; what there is becomes files before it has failed.
+        taken = step(task.state, Input.FINISH, task.retry_count + 1, limit, taken.reason)
     task.retry_count = taken.retries
     task.enqueued_at = now
     _become(tx, task, taken.state, taken.reason, why)
@@ -313,8 +319,11 @@ def forget_old(folder: Path) -> Callable[[Transaction, str, int], int]:
 
     def forget_some(tx: Transaction, before: str, limit: int) -> int:
         rows = tx.all(
-            "SELECT task_id FROM egress_tasks WHERE completed_at < ? ORDER BY completed_at LIMIT ?",
-            (before, limit),
+            # What is still to be uploaded is kept; files are deleted here, so few at a time.
+            "SELECT task_id FROM egress_tasks t WHERE completed_at < ? AND NOT EXISTS ("
+            " SELECT 1 FROM egress_uploads u WHERE u.task_id = t.task_id AND u.state <> 'done')"
+            " ORDER BY completed_at LIMIT ?",
+            (before, min(limit, AT_ONCE)),
         )
         for (task_id,) in rows:
             shutil.rmtree(folder / task_id, ignore_errors=True)

@@ -13,6 +13,8 @@ one run of the encoder wrote of it.
 from __future__ import annotations
 
 import datetime
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,6 +87,14 @@ def _size(part: Path, number: int) -> int | None:
         return None
 
 
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as found:
+            return list(found)
+    except FileNotFoundError:
+        return []
+
+
 @dataclass(frozen=True, slots=True)
 class Folder:
     """A task's folder."""
@@ -112,8 +122,14 @@ class Folder:
     def pictures(self, track: Track) -> list[Path]:
         """The snapshots of a track, in order; those of zero bytes are not there yet."""
         stem = self.files / track.name
-        found = sorted(stem.parent.glob(f"{stem.name}-[0-9]*.jpg"))
-        return [path for path in found if path.stat().st_size]
+        # Only digits after it: another track's name may begin with this one's.
+        mine = re.compile(re.escape(stem.name) + r"-\d{6,}\.jpg")
+        found = sorted(
+            (entry.name, entry.stat().st_size)
+            for entry in _entries(stem.parent)
+            if mine.fullmatch(entry.name)
+        )
+        return [stem.parent / name for name, size in found if size]
 
     def recorded(self, track: Track, numbers: list[int]) -> float:
         """Seconds of a track."""

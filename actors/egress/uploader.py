@@ -10,6 +10,7 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -30,6 +31,7 @@ MOST = 20
 AGAIN = Backoff(first=2.0, cap=300.0, healthy_after=60.0)
 # The longest between two looks, in seconds: the clock may have been set.
 LOOK_EVERY = 30.0
+WAITING = 5.0
 
 
 class Poke:
@@ -67,6 +69,7 @@ class Uploader(Service):
         self._clock = clock
         self._poke = poke
         self._given_up = given_up
+        self._refused = False
         self._bucket: tuple[Settings, Bucket] | None = None
         self._limit = trio.CapacityLimiter(AT_ONCE)
 
@@ -94,7 +97,8 @@ class Uploader(Service):
         if self._bucket is None or self._bucket[0] != settings:
             self._bucket = (settings, await trio.to_thread.run_sync(Bucket, settings))
         bucket = self._bucket[1]
-        while True:
+        self._refused = False
+        while not self._refused:
             due = await self._store.read(rows.due, self._clock.now(), AT_ONCE * 4)
             if not due:
                 break
@@ -105,7 +109,9 @@ class Uploader(Service):
         self._given_up(given_up)
         if following is None:
             return LOOK_EVERY
-        return min(max(following - self._clock.now(), 0.1), LOOK_EVERY)
+        # What is past and was not due waits for others: nothing here makes it due sooner.
+        pause = following - self._clock.now()
+        return min(pause, LOOK_EVERY) if pause > 0 else WAITING
 
     async def _one(self, upload: Upload, bucket: Bucket, settings: Settings) -> None:
         folder = Folder(self._folder / "egress" / upload.task_id)
@@ -126,14 +132,27 @@ class Uploader(Service):
             jitter = random.Random()  # noqa: S311 - jitter
             again = self._clock.now() + AGAIN.delay(upload.attempts + 1, jitter)
             logger.warning("upload_failed", task_id=upload.task_id, error=str(error)[:300])
-            await self._store.write(rows.failed, upload, _short(error), again, MOST)
+            await self._keep(rows.failed, upload, _short(error), again, MOST)
+            return
+        except Rejected as error:
+            # The id of an upload in pieces could not be kept: it begins anew.
+            logger.warning("upload_put_off", task_id=upload.task_id, error=str(error))
             return
         location = bucket.location(upload.task_id, upload.name)
-        whole = await self._store.write(rows.done, upload, location)
+        whole = await self._keep(rows.done, upload, location)
         if whole and not settings.keep_local:
             names = await self._store.read(rows.objects_of, upload.task_id, upload.file)
             await trio.to_thread.run_sync(_remove, folder, upload.file, names)
-            await self._store.write(rows.removed, upload.task_id, upload.file)
+            await self._keep(rows.removed, upload.task_id, upload.file)
+
+    async def _keep(self, fn: Callable[..., Any], *args: Any) -> Any:
+        """A write; where the disk refuses, the object is only tried again later."""
+        try:
+            return await self._store.write(fn, *args)
+        except Rejected as error:
+            self._refused = True
+            logger.warning("upload_not_kept", error=str(error))
+            return None
 
 
 def _short(error: Exception) -> str:

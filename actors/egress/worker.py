@@ -17,11 +17,12 @@ from actors import lease as leases
 from actors.egress import made_records, records
 from actors.egress import upload_records as rows
 from actors.egress.allow import Allowed
-from actors.egress.finish import CannotFinish, Made, finish, salvage
+from actors.egress.finish import Made, finish, salvage, tidy
 from actors.egress.job import (
     Objects,
     end_with_uploads,
     job_of,
+    longest,
     objects_of,
     pictures,
     tracks_on_disk,
@@ -113,7 +114,8 @@ class TaskWorker(Actor[WorkerMessage]):
                 part = self._part
                 progress = part.progress if part is not None else Progress()
                 away = part.away if part is not None else []
-                return Working(progress, away, self._growing())
+                growing = await trio.to_thread.run_sync(self._growing)
+                return Working(progress, away, growing)
             case _:
                 assert_never(message)
         return None
@@ -175,11 +177,11 @@ class TaskWorker(Actor[WorkerMessage]):
             job = job_of(self._task, self._services, self._folder)
         except Rejected as error:
             # What was possible when it was claimed before may be so no more: what is there is kept.
-            await self._conclude(
-                Input.FAIL, error.code, error.message, tracks_on_disk(self._folder)
-            )
+            there = tracks_on_disk(self._folder)
+            await self._conclude(Input.FAIL, error.code, error.message, there)
             return
-        end = End("asked")
+        # What ended a task that only has to be finished (records.lost); else somebody asked.
+        end = End("broken", task.reason) if task.reason else End("asked")
         if not self._stopping.is_set():
             end = await self._record(job)
         if self._leaving:
@@ -216,9 +218,11 @@ class TaskWorker(Actor[WorkerMessage]):
                 place = job.folder.part(track, number)
                 await salvage(place, self._services.registry, self.context.path)
         for cut_off in (p.part for p in earlier if p.ended is None):
-            seconds = max((job.folder.recorded(t, [cut_off]) for t in job.tracks), default=0.0)
-            await self._end_part(cut_off, seconds, End("killed"))
-        offsets = {t.name: job.folder.recorded(t, before) for t in job.tracks}
+            await self._end_part(
+                cut_off, await trio.to_thread.run_sync(longest, job, cut_off), End("killed")
+            )
+        recorded = job.folder.recorded
+        offsets = {t.name: await trio.to_thread.run_sync(recorded, t, before) for t in job.tracks}
         most = job.wanted.max_duration
         done = max(offsets.values(), default=0.0)
         if most is not None and before and not job.snapshots and done >= most - 0.2:
@@ -253,8 +257,7 @@ class TaskWorker(Actor[WorkerMessage]):
         for track in job.tracks:
             place = job.folder.part(track, number)
             await salvage(place, self._services.registry, self.context.path)
-        seconds = max((job.folder.recorded(t, [number]) for t in job.tracks), default=0.0)
-        seconds = seconds or part.progress.seconds
+        seconds = await trio.to_thread.run_sync(longest, job, number) or part.progress.seconds
         if end.how == "over" and end.reason == "idle" and not part.seen:
             end = End("failed", "no source has sent anything")
         await self._end_part(number, seconds, end)
@@ -273,12 +276,15 @@ class TaskWorker(Actor[WorkerMessage]):
     async def _conclude(self, what: Input, reason: str, message: str, found: list[Track]) -> None:
         """Make the files, and end the task: kept at the latest when the disk takes writes again."""
         made: list[Made] = []
+        over: list[Track] = []
         for track in found:
-            try:
-                made += await self._files_of(track)
-            except CannotFinish as error:
-                message = f"{message}; {error}" if message else str(error)
+            files, problems = await self._files_of(track)
+            made += files
+            if problems:
+                message = "; ".join([message, *problems] if message else problems)
                 what, reason = Input.FAIL, reason if what is Input.FAIL else "not_finished"
+            elif not any(file.format == "hls" for file in files):
+                over.append(track)
         objects: Objects = ([], [])
         if self._services.settings().upload is not None:
             objects = await trio.to_thread.run_sync(objects_of, self._folder, made)
@@ -297,25 +303,18 @@ class TaskWorker(Actor[WorkerMessage]):
             else:
                 self._ended_in = task.state
                 self._services.uploads()
+                for track in over:
+                    await trio.to_thread.run_sync(tidy, self._folder, track)
                 return
 
-    async def _files_of(self, track: Track) -> list[Made]:
+    async def _files_of(self, track: Track) -> tuple[list[Made], list[str]]:
         task, services = self._task, self._services
         numbers = [p.part for p in await services.store.read(made_records.parts, task.task_id)]
         _kind, wanted = understand(task.cmd, task.payload)
-        if wanted.interval_in_ms is not None:
-            return await trio.to_thread.run_sync(pictures, self._folder, track)
+        if task.cmd == "snapshot":
+            return await trio.to_thread.run_sync(pictures, self._folder, track), []
         owner = self.context.path
-        formats = wanted.formats
-        try:
-            return await finish(self._folder, track, numbers, formats, services.registry, owner)
-        except CannotFinish:
-            if "hls" in formats:
-                raise
-            # No room for another copy, or worse: the segments play as they are.
-            kept = await finish(self._folder, track, numbers, ["hls"], services.registry, owner)
-            await self._write(made_records.keep_files, self._lease, kept)
-            raise
+        return await finish(self._folder, track, numbers, wanted.formats, services.registry, owner)
 
     # -- telling ------------------------------------------------------------------
 
@@ -369,7 +368,8 @@ class TaskWorker(Actor[WorkerMessage]):
             return True
         objects = []
         for track, _, _ in part.recorded():
-            found = self._folder.parts(track, [part.number])[0]
+            parts = self._folder.parts
+            found = (await trio.to_thread.run_sync(parts, track, [part.number]))[0]
             known = self._uploading.get((track.name, part.number), 0)
             self._uploading[track.name, part.number] = len(found)
             objects += [

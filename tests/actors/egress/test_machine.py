@@ -21,6 +21,10 @@ TABLE: dict[tuple[State, Input], Step] = {
     (ENQUEUED, CLAIM): Step(PROCESSING, "", 1),
     (ENQUEUED, STOP): Step(STOPPED, "user_stop", 1),
     (ENQUEUED, AGED): Step(TIMEOUT, "not_claimed", 1),
+    # What was begun is not stopped before it is finished.
+    (ENQUEUED, Input.FINISH): Step(STOPPING, "", 1),
+    (PROCESSING, Input.FINISH): Step(STOPPING, "", 1),
+    (STOPPING, Input.FINISH): Step(STOPPING, "", 1),
     # Processing: claimed again after a restart of the appliance, which is no failure of its own.
     (PROCESSING, CLAIM): Step(PROCESSING, "", 1),
     (PROCESSING, STOP): Step(STOPPING, "", 1),
