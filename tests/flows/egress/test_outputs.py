@@ -209,7 +209,7 @@ async def pushed(it: Studio, file: Path) -> None:
         await trio.sleep(0.1)
 
 
-@pytest.mark.parametrize("format", ["mp4", "none"])
+@pytest.mark.parametrize("format", [pytest.param("mp4", marks=pytest.mark.soak), "none"])
 async def test_an_rtmp_destination_beside_and_instead_of_files(
     tmp_path: Path, beeper: Path, format: str
 ) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import pytest
 import trio
 
 from tests.appliance import ports as unused
@@ -107,6 +108,7 @@ async def test_what_is_sent_to_us_by_rtmp_rtsp_and_srt(tmp_path: Path, beeper: P
                 assert max(map(abs, offsets)) <= AS_ONE, (room, offsets)
 
 
+@pytest.mark.soak
 async def test_what_we_fetch_by_rtmp_and_hls(tmp_path: Path, beeper: Path) -> None:
     rtmp = f"rtmp://127.0.0.1:{unused()}/live/stream"
     folder = tmp_path / "hls"
@@ -174,6 +176,7 @@ async def test_a_source_that_never_answers(tmp_path: Path, colours: Colours) -> 
     assert in_gray(frame, 0.55, 0.05, 0.4, 0.4).max() > 120, "the card"
 
 
+@pytest.mark.soak
 async def test_a_channel_nobody_ever_comes_to_fails_with_a_reason(tmp_path: Path) -> None:
     config = channel(nobody=f"rtmp://127.0.0.1:{unused()}/live/s")
     config["egress"]["idle_timeout"] = 2
@@ -182,6 +185,7 @@ async def test_a_channel_nobody_ever_comes_to_fails_with_a_reason(tmp_path: Path
         assert (view["state"], view["error"]) == ("FAILED", "no source has sent anything")
 
 
+@pytest.mark.soak
 async def test_a_sender_that_stands_still_and_goes_on(tmp_path: Path, colours: Colours) -> None:
     url = f"rtmp://127.0.0.1:{unused()}/live/s"
     config = channel(red=colours["red"], lime={"url": url, "listen": True})
@@ -206,6 +210,7 @@ async def test_a_sender_that_stands_still_and_goes_on(tmp_path: Path, colours: C
     assert {colour_at(frame, 0.25, 0.5) for frame in frames[10:]} == {"red"}
 
 
+@pytest.mark.soak
 async def test_a_source_that_changes_its_size(tmp_path: Path, colours: Colours) -> None:
     """In the middle of one stream: it goes on, and so do the others."""
     both = joined(tmp_path, "320x240")
@@ -218,6 +223,7 @@ async def test_a_source_that_changes_its_size(tmp_path: Path, colours: Colours) 
     lime_then_blue(it.file(view), view)
 
 
+@pytest.mark.soak
 async def test_a_source_that_changes_its_codec(tmp_path: Path, colours: Colours) -> None:
     """What is decoded as what it was before has no picture any more: it is opened anew."""
     both = joined(tmp_path, "160x90", "-c:v", "mpeg2video", "-r", "25")
@@ -262,6 +268,7 @@ def lime_then_blue(path: Path, view: Json) -> None:
     assert seen[LATE] == "blue"
 
 
+@pytest.mark.soak
 async def test_all_sources_end(tmp_path: Path) -> None:
     """Files that are over: the recording ends by itself, and is as long as they were."""
     config = channel(
