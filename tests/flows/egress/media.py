@@ -224,14 +224,15 @@ def kinds(path: Path | str) -> dict[str, Json]:
 
 # -- a picture that is a clock ----------------------------------------------------------
 
-_DIAL = 640  # pixels wide, that the bar of `walking` has for its way
+_DIAL = 640  # pixels wide
+_WAY = 540  # of them, that the bar's left edge walks before it begins again
 
 
 def walking(path: Path, seconds: int, speed: float, fps: int = 25) -> Path:
     """A white bar that walks over a dark picture: its left edge is at `speed` pixels a second."""
     graph = (
         f"color=black:s={_DIAL}x90:r={fps}[a];color=white:s=100x90:r={fps}[bar];"
-        f"[a][bar]overlay=x='t*{speed}':shortest=1[v]"
+        f"[a][bar]overlay=x='mod(t*{speed},{_WAY})':shortest=1[v]"
     )
     ffmpeg(
         *("-filter_complex", graph, "-map", "[v]", "-t", f"{seconds}", "-g", "25"),
@@ -240,8 +241,14 @@ def walking(path: Path, seconds: int, speed: float, fps: int = 25) -> Path:
     return path
 
 
+def off(seen: float, expected: float, speed: float) -> float:
+    """By how many seconds what was `shown` differs, round the dial."""
+    turn = _WAY / speed
+    return (seen - expected + turn / 2) % turn - turn / 2
+
+
 def shown(frame: Frames, speed: float) -> float:
-    """The source's second that a picture shows; below 0 where there is no bar."""
+    """The second on the dial that a picture shows; below 0 where there is no bar."""
     wide = frame.shape[1]
     bright = frame[frame.shape[0] // 3 : 2 * frame.shape[0] // 3].mean(axis=(0, 2)) > 128
     return float(bright.argmax()) * _DIAL / wide / speed if bright.any() else -1.0
