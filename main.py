@@ -5,6 +5,7 @@ The one module that may import from all packages.
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import socket
@@ -23,6 +24,7 @@ from actors.egress.library import Library
 from actors.egress.messages import QueueMessage
 from actors.egress.queue import QueueActor
 from actors.egress.services import Services as EgressServices
+from actors.egress.sweep import sweep
 from actors.egress.tail import Tails
 from actors.egress.uploader import Poke, Uploader
 from actors.gateway import records as gateway_records
@@ -188,11 +190,12 @@ class Switchboard:
         rules: list[Rule] = [
             (gateway_records.forget_old(self.folder / "gateways"), lambda r: r.gateway_days),
             (gateway_records.forget_recordings, lambda r: r.recording_days),
-            (egress_records.forget_old(self.folder / "egress"), lambda r: r.egress_days),
+            (egress_records.forget_old, lambda r: r.egress_days),
             (webhook_records.forget_old, lambda r: r.webhook_days),
             (idempotency.forget_old, lambda r: r.idempotency_hours / 24),
         ]
-        return Keeper(self.store, self.log, lambda: self.current.config.retention, rules)
+        folders = functools.partial(sweep, self.store, self.folder / "egress")
+        return Keeper(self.store, self.log, lambda: self.current.config.retention, rules, [folders])
 
     def _fleet(self) -> Supervisor:
         return Supervisor(

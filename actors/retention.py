@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
@@ -24,13 +24,18 @@ PAUSE = 0.05
 CHECK_AFTER = 120.0
 CHECK_EVERY = 24 * 3600.0
 
+# Deletes what belonged to rows that are gone.
+Sweep = Callable[[], Awaitable[None]]
 # Deletes up to so many rows that are older than a time; how many it deleted.
 Forget = Callable[[Transaction, str, int], int]
 Rule = tuple[Forget, Callable[[Retention], float]]
 
 
 class Keeper(Service):
-    """`rules`: what to forget, and the days that the configuration keeps it (0: for ever)."""
+    """`rules`: what to forget, and the days that the configuration keeps it (0: for ever).
+
+    `sweeps` come after them.
+    """
 
     def __init__(
         self,
@@ -38,11 +43,13 @@ class Keeper(Service):
         log: EventLog,
         settings: Callable[[], Retention],
         rules: Sequence[Rule],
+        sweeps: Sequence[Sweep] = (),
     ) -> None:
         self._store = store
         self._log = log
         self._settings = settings
         self._rules = rules
+        self._sweeps = sweeps
 
     async def run(self, context: Context) -> None:
         """See Service.run."""
@@ -72,6 +79,8 @@ class Keeper(Service):
             if days(settings) > 0:
                 before = _ago(days(settings))
                 await self._forget(forget, before)
+        for sweep in self._sweeps:
+            await sweep()
 
     async def _forget(self, forget: Forget, before: str) -> None:
         while True:

@@ -6,6 +6,7 @@ import ipaddress
 import math
 import re
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -158,7 +159,22 @@ def _egress(egress: Egress) -> Iterator[Finding]:
             yield ("egress", "costs", name), "expected one of: record, snapshot, page"
     if egress.renew * 2 > egress.lease:
         yield ("egress", "renew"), "expected at most half of egress.lease"
+    if egress.upload is not None and egress.upload.endpoint:
+        yield from _endpoint(egress.upload.endpoint)
     yield from _sources(egress)
+
+
+def _endpoint(endpoint: str) -> Iterator[Finding]:
+    at: Path = ("egress", "upload", "endpoint")
+    try:
+        parts = urlsplit(endpoint)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        yield at, "expected http://HOST[:PORT] or https://HOST[:PORT]"
+    elif parts.username or parts.password or parts.query or parts.fragment:
+        yield at, "expected neither keys nor a query in it: keys are access_key and secret_key"
 
 
 def _sources(egress: Egress) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import shutil
 
 import trio
@@ -17,6 +18,8 @@ from actors.egress.messages import (
     ListTasks,
     SetSpotlight,
     ShowLarge,
+    Submit,
+    Submitted,
     TaskPage,
     TaskView,
     UploadAgain,
@@ -27,6 +30,7 @@ from actors.egress.services import Services
 from actors.egress.sources import fields, origins
 from actors.egress.view import view
 from supervisor.errors import ActorDown, AskExpired, MailboxFull, Rejected
+from supervisor.event import timestamp
 from supervisor.log import logger
 from supervisor.ref import AnyRef
 from supervisor.transaction import Reading
@@ -49,6 +53,19 @@ class Answers:
             raise unknown(task_id)
         return task
 
+    def remembered_since(self) -> str:
+        """Requests of tasks that ended before this are forgotten."""
+        hours = datetime.timedelta(hours=self._services.remembered())
+        return timestamp(datetime.datetime.now(datetime.UTC) - hours)
+
+    async def taken_before(self, task: Task, refused: Rejected, _message: Submit) -> Submitted:
+        """The answer to a start that cannot be taken now: its task, where it is a repeat."""
+        since = self.remembered_since()
+        kept = await self._services.store.read(records.same_request, task, since)
+        if kept is None:
+            raise refused
+        return Submitted(kept.task_id, kept.state.value)
+
     async def get(self, message: GetTask) -> TaskView:
         """How a task is. Raises Rejected `not_found`."""
         task = await self.of_app(message.app_id, message.task_id)
@@ -60,7 +77,7 @@ class Answers:
                 working = await entry.child.ref.ask(GetWorking(), VIEW_TIMEOUT)
             except (ActorDown, AskExpired, MailboxFull, Rejected) as error:
                 logger.debug("view_from_row", task_id=task.task_id, error=str(error))
-        return view(task, files, parts, working, entry.waiting_for if entry else "")
+        return view(task, files, len(files), parts, working, entry.waiting_for if entry else "")
 
     async def page(self, message: ListTasks) -> TaskPage:
         """A page of tasks."""
@@ -74,7 +91,7 @@ class Answers:
         )
         more = len(rows) > message.limit
         rows = rows[: message.limit]
-        views = [view(task, files, [], None, "") for task, files in rows]
+        views = [view(task, files, count, [], None, "") for task, files, count in rows]
         return TaskPage(views, rows[-1][0].number if more else None)
 
     async def show(self, message: SetSpotlight) -> None:
@@ -108,9 +125,10 @@ class Answers:
         task = await self.of_app(message.app_id, message.task_id)
         if not task.state.terminal:
             raise Rejected("conflict", "the task has not ended: stop it first")
-        folder = self._services.task_folder(task.task_id).root
-        await trio.to_thread.run_sync(shutil.rmtree, folder, True)
         await self._services.store.write(records.forget, task.task_id)
+        folder = self._services.task_folder(task.task_id).root
+        # What is left of it after a kill is swept away (sweep.py).
+        await trio.to_thread.run_sync(shutil.rmtree, folder, True)
 
 
 def _files_and_parts(db: Reading, task_id: str) -> tuple[list[File], list[PartRow]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from actors.egress.admission import Amount, Ledger
 from actors.egress.machine import State
-from actors.egress.messages import CapacityView
+from actors.egress.messages import CapacityView, Free
 from actors.egress.records import Task
 from actors.egress.request import Kind
 from actors.lease import Lease
@@ -103,10 +103,13 @@ class Claims:
         return CapacityView(
             capacity=most,
             reserved=reserved,
-            free=Amount(
-                max(most.cpu - reserved.cpu, 0.0),
-                max(most.memory_mb - reserved.memory_mb, 0.0),
-                max(most.disk_kb - reserved.disk_kb, 0.0),
+            free=Free(
+                *(
+                    max(getattr(most, name) - getattr(reserved, name), 0.0)
+                    if getattr(most, name)
+                    else None
+                    for name in ("cpu", "memory_mb", "disk_kb")
+                )
             ),
             tasks={**counts, "tasks": len(kinds)},
             limits=self.ledger.limits,

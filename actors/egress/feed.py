@@ -7,6 +7,7 @@ tried again, with backoff, until the recording ends.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -170,8 +171,13 @@ class Feed:
         )  # fmt: skip
 
     def _scrub(self, text: str) -> str:
-        """Ffmpeg repeats the address, and that may hold a secret."""
-        return text.replace(self.origin.url, self.origin.scheme + "://***")
+        """Ffmpeg repeats the address, and those that a playlist names: they may hold a secret."""
+        text = text.replace(self.origin.url, self.origin.scheme + "://***")
+        return _ADDRESS.sub(lambda found: found[1] + "***", text)
+
+
+# What may be told of an address is its scheme; of a path and a query nothing.
+_ADDRESS = re.compile(r"(\b[a-z][a-z0-9+.]*://)[^\s'\"]*", re.IGNORECASE)
 
 
 class _Signs:

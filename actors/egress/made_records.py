@@ -101,14 +101,19 @@ def add_files(tx: Transaction, task_id: str, made: list[Made]) -> None:
         tx.emit("egress.pictures", f"egress/{task_id}", {"count": pictures})
 
 
-def files(db: Reading, task_id: str) -> list[File]:
+def files(db: Reading, task_id: str, limit: int = 10_000) -> list[File]:
     """A task's files, oldest first."""
     rows = db.all(
         "SELECT name, format, user, bytes, seconds, state, location FROM egress_files"
-        " WHERE task_id = ? ORDER BY created, name LIMIT 10000",
-        (task_id,),
+        " WHERE task_id = ? ORDER BY created, name LIMIT ?",
+        (task_id, limit),
     )
     return [File(*row) for row in rows]
+
+
+def count_files(db: Reading, task_id: str) -> int:
+    """How many files a task has."""
+    return int(db.value("SELECT count(*) FROM egress_files WHERE task_id = ?", (task_id,)))
 
 
 def elsewhere(db: Reading, task_id: str, name: str) -> str:

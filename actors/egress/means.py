@@ -51,7 +51,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Why a part ended. `how`: `asked`, `over`, `broken` or `disk_full`."""
+    """Why a part ended. `how`: `asked`, `over`, `failed`, `broken` or `disk_full`."""
 
     how: str
     reason: str = ""

@@ -19,8 +19,9 @@ Json = dict[str, Any]
 class TaskView(msgspec.Struct, kw_only=True):
     """A task as contracts/egress.md shows it, with more beside it.
 
-    `payload.files` are names; `files` tells of each. `away`: users that are gone just now.
-    `waiting_for`: why it has not been claimed yet.
+    `payload.files` are names; `files` tells of each: in a list the first few only, `file_count`
+    says how many there are. `away`: users that are gone just now. `waiting_for`: why it has not
+    been claimed yet.
     """
 
     task_id: str
@@ -39,6 +40,7 @@ class TaskView(msgspec.Struct, kw_only=True):
     processed_at: str | None
     completed_at: str | None
     files: list[File]
+    file_count: int
     parts: list[PartRow]
     progress: Progress | None = None
     away: list[str] = []
@@ -67,15 +69,24 @@ class TaskPage(msgspec.Struct, frozen=True):
     next: int | None
 
 
+class Free(msgspec.Struct, frozen=True):
+    """As Amount; None where as much as it likes may be taken."""
+
+    cpu: float | None
+    memory_mb: float | None
+    disk_kb: float | None
+
+
 class CapacityView(msgspec.Struct, frozen=True, kw_only=True):
     """What there is, what is set aside, and what was measured last.
 
-    `claims_stopped`: why nothing is claimed, if that is so. `disk_free_mb` in MiB.
+    `free` has no number where there is no limit. `claims_stopped`: why nothing is claimed, if that
+    is so. `disk_free_mb` in MiB.
     """
 
     capacity: Amount
     reserved: Amount
-    free: Amount
+    free: Free
     tasks: dict[str, int]
     limits: dict[str, int]
     waiting: int

@@ -6,7 +6,7 @@ The queue never waits for a worker: it is told, or it looks.
 
 from __future__ import annotations
 
-import datetime
+import functools
 import math
 import secrets
 import shutil
@@ -48,7 +48,6 @@ from actors.egress.worker import TaskWorker
 from actors.lease import Lease
 from supervisor.actor import LATER, Actor
 from supervisor.errors import Rejected, StartFailed
-from supervisor.event import timestamp
 from supervisor.log import logger
 from supervisor.reply import Reply
 from supervisor.service import Service
@@ -158,21 +157,26 @@ class QueueActor(Actor[QueueMessage]):
         kind, wanted = understand(message.cmd, message.payload)
         task_id = secrets.token_hex(8)
         filled = fields(message.app_id, task_id, wanted, message.payload)
-        allowed(kind, wanted, filled, self._services.settings())
-        waiting = sum(1 for o in self._open.values() if o.task.state is State.ENQUEUED)
-        if waiting + self._submitting >= self._services.settings().limits.waiting:
-            raise Rejected("too_many", f"{waiting} tasks are waiting already")
         task = new_task(message, task_id, kind, wanted, self._services.clock.now())
+        waiting = sum(1 for o in self._open.values() if o.task.state is State.ENQUEUED)
+        try:
+            allowed(kind, wanted, filled, self._services.settings())
+            if waiting + self._submitting >= self._services.settings().limits.waiting:
+                raise Rejected("too_many", f"{waiting} tasks are waiting already")
+        except Rejected as error:
+            # Not a repeat of what was taken before: that is told its task whatever is the case now.
+            answer = functools.partial(self._answers.taken_before, task, error)
+            self.spawn(self._answering, answer, message, self.defer())
+            return LATER
         self._submitting += 1
         self.spawn(self._keep, task, self.defer())
         return LATER
 
     async def _keep(self, task: Task, reply: Reply[Submitted]) -> None:
         """Written beside other starts: many at once share a commit."""
-        hours = self._services.remembered()
-        since = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=hours)
+        since = self._answers.remembered_since()
         try:
-            kept, new = await self._services.store.write(records.submit, task, timestamp(since))
+            kept, new = await self._services.store.write(records.submit, task, since)
         except Rejected as error:
             reply.fail(error)
             return

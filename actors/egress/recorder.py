@@ -14,7 +14,7 @@ import trio
 from actors.egress import encode
 from actors.egress.means import End
 from actors.egress.mixed import MixedPart
-from actors.egress.page import Page, PageEvent, PageLost, PageRequest
+from actors.egress.page import NeverReady, Page, PageEvent, PageLost, PageRequest
 from actors.egress.request import Kind
 from actors.egress.tracks import Track
 
@@ -111,6 +111,9 @@ class Part(MixedPart):
                 await nursery.start(begin)
                 ready.set()
             self._finish(End("over", over[0] if over else "page_ended"))
+        except* NeverReady as group:
+            # Another part would see the same.
+            self._finish(End("failed", str(group.exceptions[0])))
         except* PageLost as group:
             self._finish(End("broken", str(group.exceptions[0])))
         finally:

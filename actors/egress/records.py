@@ -6,9 +6,6 @@ refused and changes nothing.
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,7 +13,7 @@ import msgspec
 from actors import lease as leases
 from actors.egress.finish import Made
 from actors.egress.machine import Input, State, step
-from actors.egress.made_records import File, add_files, files, parts
+from actors.egress.made_records import File, add_files, count_files, files, parts
 from actors.egress.request import Kind
 from actors.lease import Lease
 from supervisor.errors import Rejected
@@ -24,8 +21,8 @@ from supervisor.event import timestamp
 from supervisor.transaction import Reading, Row, Transaction
 
 KIND = "egress"
-# Tasks that retention deletes in one transaction: their files go with it.
-AT_ONCE = 10
+# Files that a list shows of each task; snapshots may be many thousands.
+FEW = 20
 
 
 class Task(msgspec.Struct):
@@ -129,10 +126,24 @@ def note(tx: Transaction, task_id: str, told: list[tuple[str, dict[str, Any]]]) 
 def submit(tx: Transaction, task: Task, since: str) -> tuple[Task, bool]:
     """Keep a new task; (it, True). The one of the same request, if there is one: (that, False).
 
+    Raises Rejected as `same_request`.
+    """
+    before = same_request(tx, task, since)
+    if before is not None:
+        return before, False
+    task.number = tx.head + 1  # the number of the event that tells of it: rising, and its own
+    save(tx, task)
+    tell(tx, task)
+    return task, True
+
+
+def same_request(db: Reading, task: Task, since: str) -> Task | None:
+    """The task that was taken for this request before.
+
     A request is remembered while its task is open and for some time after (`since`).
     Raises Rejected `conflict` where the same request id comes with another body.
     """
-    row = tx.one(
+    row = db.one(
         f"SELECT {_COLUMNS} FROM egress_tasks WHERE app_id = ? AND request_id = ?"  # noqa: S608
         " AND (completed_at IS NULL OR completed_at >= ?) ORDER BY number DESC LIMIT 1",
         (task.app_id, task.request_id, since),
@@ -143,11 +154,8 @@ def submit(tx: Transaction, task: Task, since: str) -> tuple[Task, bool]:
             raise Rejected(
                 "conflict", f"request_id {task.request_id!r} was used for another start already"
             )
-        return before, False
-    task.number = tx.head + 1  # the number of the event that tells of it: rising, and its own
-    save(tx, task)
-    tell(tx, task)
-    return task, True
+        return before
+    return None
 
 
 def claim(
@@ -285,8 +293,8 @@ def still_open(db: Reading) -> list[Task]:
 
 def page(
     db: Reading, app_id: str, before: int, limit: int, state: str | None, channel: str | None
-) -> list[tuple[Task, list[File]]]:
-    """Tasks with a number below `before`, the newest first, with their files."""
+) -> list[tuple[Task, list[File], int]]:
+    """Tasks with a number below `before`, the newest first, with a few files and their count."""
     where, values = "app_id = ? AND number < ?", [app_id, before]
     if state is not None:
         where, values = where + " AND state = ?", [*values, state]
@@ -297,7 +305,10 @@ def page(
         " ORDER BY number DESC LIMIT ?",
         (*values, limit),
     )
-    return [(task, files(db, task.task_id)) for task in map(_task, rows)]
+    return [
+        (task, files(db, task.task_id, FEW), count_files(db, task.task_id))
+        for task in map(_task, rows)
+    ]
 
 
 def set_spotlight(tx: Transaction, task_id: str, user: str) -> None:
@@ -307,27 +318,32 @@ def set_spotlight(tx: Transaction, task_id: str, user: str) -> None:
 
 
 def forget(tx: Transaction, task_id: str) -> None:
-    """A task that has ended goes, with all that is known of it; its folder is the caller's."""
+    """A task that has ended goes, with all that is known of it; its folder goes after it."""
     for table in ("egress_tasks", "egress_parts", "egress_files", "egress_uploads"):
         tx.execute(f"DELETE FROM {table} WHERE task_id = ?", (task_id,))  # noqa: S608
     leases.forget(tx, KIND, task_id)
     tx.emit("egress.deleted", f"egress/{task_id}", {})
 
 
-def forget_old(folder: Path) -> Callable[[Transaction, str, int], int]:
-    """A rule that deletes tasks that ended before a time, with their files below `folder`."""
+def forget_old(tx: Transaction, before: str, limit: int) -> int:
+    """Forget up to so many tasks that ended before a time; their folders are swept (sweep.py)."""
+    rows = tx.all(
+        # What is still to be uploaded is kept.
+        "SELECT task_id FROM egress_tasks t WHERE completed_at < ? AND NOT EXISTS ("
+        " SELECT 1 FROM egress_uploads u WHERE u.task_id = t.task_id AND u.state <> 'done')"
+        " ORDER BY completed_at LIMIT ?",
+        (before, limit),
+    )
+    for (task_id,) in rows:
+        forget(tx, task_id)
+    return len(rows)
 
-    def forget_some(tx: Transaction, before: str, limit: int) -> int:
-        rows = tx.all(
-            # What is still to be uploaded is kept; files are deleted here, so few at a time.
-            "SELECT task_id FROM egress_tasks t WHERE completed_at < ? AND NOT EXISTS ("
-            " SELECT 1 FROM egress_uploads u WHERE u.task_id = t.task_id AND u.state <> 'done')"
-            " ORDER BY completed_at LIMIT ?",
-            (before, min(limit, AT_ONCE)),
-        )
-        for (task_id,) in rows:
-            shutil.rmtree(folder / task_id, ignore_errors=True)
-            forget(tx, task_id)
-        return len(rows)
 
-    return forget_some
+def unknown(db: Reading, task_ids: list[str]) -> list[str]:
+    """Those of them that are no task."""
+    marks = ", ".join("?" * len(task_ids))
+    rows = db.all(
+        f"SELECT task_id FROM egress_tasks WHERE task_id IN ({marks})",  # noqa: S608
+        tuple(task_ids),
+    )
+    return sorted(set(task_ids) - {task_id for (task_id,) in rows})

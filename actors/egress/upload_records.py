@@ -109,11 +109,22 @@ def again(tx: Transaction, task_id: str) -> int:
     return count
 
 
-def removed(tx: Transaction, task_id: str, file: str) -> None:
-    """The local copy of an uploaded file is gone."""
-    tx.execute(
+def removed(tx: Transaction, task_id: str, file: str) -> bool:
+    """The local copy of an uploaded file goes now; False where the task is no more."""
+    changed = tx.execute(
         "UPDATE egress_files SET state = 'remote' WHERE task_id = ? AND name = ?", (task_id, file)
     )
+    return changed > 0
+
+
+def elsewhere(db: Reading, after: int, limit: int) -> list[tuple[int, str, str, list[str]]]:
+    """Uploaded files without a local copy, a page at a time: (row, task, name, its objects)."""
+    rows = db.all(
+        "SELECT rowid, task_id, name FROM egress_files WHERE state = 'remote' AND rowid > ?"
+        " ORDER BY rowid LIMIT ?",
+        (after, limit),
+    )
+    return [(row, task, name, objects_of(db, task, name)) for row, task, name in rows]
 
 
 def objects_of(db: Reading, task_id: str, file: str) -> list[str]:

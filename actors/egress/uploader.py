@@ -82,6 +82,10 @@ class Uploader(Service):
             nursery.cancel_scope.cancel()
 
     async def _keep_on(self) -> None:
+        try:
+            await self._remove_left_over()
+        except Rejected as error:
+            logger.warning("left_over_files_kept", error=str(error))
         while True:
             pause = LOOK_EVERY
             settings = self._settings()
@@ -91,6 +95,17 @@ class Uploader(Service):
                 except (Rejected, BucketError) as error:
                     logger.warning("uploads_put_off", error=str(error))
             await self._poke.wait(pause)
+
+    async def _remove_left_over(self) -> None:
+        """Local copies that were said to be gone when the appliance was killed."""
+        number = 0
+        while True:
+            found = await self._store.read(rows.elsewhere, number, AT_ONCE)
+            for number, task_id, file, names in found:  # noqa: B007 - the last one is gone on from
+                folder = Folder(self._folder / "egress" / task_id)
+                await trio.to_thread.run_sync(_remove, folder, file, names)
+            if len(found) < AT_ONCE:
+                return
 
     async def _round(self, settings: Settings) -> float:
         """Try what is due; how long until there is something again."""
@@ -142,8 +157,10 @@ class Uploader(Service):
         whole = await self._keep(rows.done, upload, location)
         if whole and not settings.keep_local:
             names = await self._store.read(rows.objects_of, upload.task_id, upload.file)
-            await trio.to_thread.run_sync(_remove, folder, upload.file, names)
-            await self._keep(rows.removed, upload.task_id, upload.file)
+            # Said before it is done: a file that is gone and said to be here would be lost to who
+            # asks for it. What a kill leaves of it goes with the next start.
+            if await self._keep(rows.removed, upload.task_id, upload.file):
+                await trio.to_thread.run_sync(_remove, folder, upload.file, names)
 
     async def _keep(self, fn: Callable[..., Any], *args: Any) -> Any:
         """A write; where the disk refuses, the object is only tried again later."""

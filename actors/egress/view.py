@@ -9,9 +9,14 @@ from actors.egress.records import Task
 
 
 def view(
-    task: Task, files: list[File], parts: list[PartRow], working: Working | None, waiting_for: str
+    task: Task,
+    files: list[File],
+    count: int,
+    parts: list[PartRow],
+    working: Working | None,
+    waiting_for: str,
 ) -> TaskView:
-    """From its row, and from its worker where it has one."""
+    """From its row, and from its worker where it has one; `count` of files, of which some came."""
     found = list(files)
     if working is not None:
         known = {file.name for file in files}
@@ -34,6 +39,7 @@ def view(
         processed_at=task.processed_at,
         completed_at=task.completed_at,
         files=found,
+        file_count=count + len(found) - len(files),
         parts=parts,
         progress=working.progress if working is not None else None,
         away=working.away if working is not None else [],

@@ -119,6 +119,18 @@ def test_a_source_that_is_wrong(tmp_path: Path, source: str, line: str) -> None:
         ("egress:\n  rtmp_hosts: all\n", "2: egress.rtmp_hosts: expected a list, got: 'all'"),
         ("egress:\n  channel: {}\n", "2: egress.channel: unknown key; did you mean 'channels'?"),
         ("egress:\n  upload: {}\n", "2: egress.upload: 'bucket' is missing"),
+        (
+            "egress:\n  upload: {bucket: b, endpoint: minio}\n",
+            "2: egress.upload.endpoint: expected http://HOST[:PORT] or https://HOST[:PORT]",
+        ),
+        (
+            "egress:\n  upload: {bucket: b, endpoint: 'http://[::1'}\n",
+            "2: egress.upload.endpoint: expected http://HOST[:PORT]",
+        ),
+        (
+            "egress:\n  upload: {bucket: b, endpoint: 'https://me:key@host'}\n",
+            "2: egress.upload.endpoint: expected neither keys nor a query in it",
+        ),
     ],
 )
 def test_one_thing_wrong(tmp_path: Path, text: str, line: str) -> None:

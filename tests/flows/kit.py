@@ -91,9 +91,12 @@ class Fleet:
         )
 
     async def until(self, wanted: Callable[[Json], bool], after: int, what: str) -> Json:
+        looked_at = 0
         with trio.move_on_after(PATIENCE):
             while True:
-                for event in self.events:
+                # Each event is looked at once: there may be many thousands.
+                new, looked_at = self.events[looked_at:], len(self.events)
+                for event in new:
                     if event["seq"] > after and wanted(event):
                         return event
                 await self._more.wait()

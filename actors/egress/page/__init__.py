@@ -11,6 +11,6 @@ namespaces, Chromium runs without its sandbox and an event `warning` says so.
 """
 
 from actors.egress.page.page import Page
-from actors.egress.page.request import PageEvent, PageLost, PageRequest
+from actors.egress.page.request import NeverReady, PageEvent, PageLost, PageRequest
 
-__all__ = ["Page", "PageEvent", "PageLost", "PageRequest"]
+__all__ = ["NeverReady", "Page", "PageEvent", "PageLost", "PageRequest"]

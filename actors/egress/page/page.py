@@ -16,7 +16,7 @@ from actors.egress.page.browser import Browser, find_program
 from actors.egress.page.devtools import CommandFailed, DevTools, DevToolsLost
 from actors.egress.page.gate import Gate
 from actors.egress.page.parts import Parts
-from actors.egress.page.request import PageEvent, PageLost, PageRequest, public
+from actors.egress.page.request import NeverReady, PageEvent, PageLost, PageRequest, public
 from actors.egress.page.screen import Screen
 from actors.egress.page.sound import Sound
 from actors.egress.page.told import Told
@@ -124,7 +124,7 @@ class Page:
         if self._verdict.is_lost:
             raise PageLost(self._verdict.reason)
         if not self._shown:
-            raise PageLost(f"over before it was ready: {self._verdict.reason}")
+            raise NeverReady(f"over before it was ready: {self._verdict.reason}")
         return self._verdict.reason
 
     async def _run(self, task_status: trio.TaskStatus[Page]) -> None:

@@ -47,6 +47,10 @@ class PageLost(Exception):
     """The page is gone or never was there; the message says in words why."""
 
 
+class NeverReady(PageLost):
+    """It says itself that it is over, before there was anything to record."""
+
+
 def public(url: str) -> str:
     """An address as it may be told: without user, password, query and fragment."""
     try:

@@ -9,15 +9,18 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from actors.egress import records
 from actors.egress.admission import SETTLED, Amount
 from actors.egress.answers import VIEW_TIMEOUT
+from actors.egress.finish import Made
 from actors.egress.machine import Input
 from actors.egress.messages import DeleteTask, ListTasks, Measured, SetSpotlight, ShowLarge
 from actors.egress.request import Kind
+from actors.egress.sweep import sweep
 from config.model import Channel, Source
 from supervisor.errors import Rejected
 from tests.actors.egress.examples import NATIVE
-from tests.actors.egress.kit import APP, SETTINGS, Hand, Yard, yard
+from tests.actors.egress.kit import APP, SETTINGS, SOURCES, Hand, Yard, yard
 from tests.supervisor.kit import Gate
 
 STATE_FIELDS = {
@@ -220,6 +223,21 @@ async def test_no_more_may_wait_than_is_configured(tmp_path: Path, mock_clock: M
                 nursery.start_soon(start, n)
         assert codes == ["too_many"] * 5
         assert (await it.capacity()).waiting == 3
+
+
+async def test_a_repeat_of_what_was_taken_is_told_its_task_whatever_is_the_case_now(
+    tmp_path: Path, mock_clock: MockClock
+) -> None:
+    async with yard(tmp_path, mock_clock, limits={"tasks": 0, "waiting": 1}) as it:
+        task_id = await it.start("r1", "a")
+        await refused("too_many", it.start, "r2", "b")
+        assert await it.start("r1", "a") == task_id
+        # Its channel is configured no more.
+        it.change(limits={"waiting": 9}, channels={"other": Channel(users=SOURCES)})
+        await refused("not_configured", it.start, "r2", "b")
+        assert await it.start("r1", "a") == task_id
+        await refused("conflict", it.start, "r1", "b")
+        assert (await it.capacity()).waiting == 1
 
 
 # -- admission ----------------------------------------------------------------------------
@@ -516,6 +534,21 @@ async def test_a_list_goes_by_pages_the_newest_first(tmp_path: Path, mock_clock:
         assert await found("FAILED", None) == []
 
 
+async def test_a_list_shows_a_few_files_of_each_and_how_many_there_are(
+    tmp_path: Path, mock_clock: MockClock
+) -> None:
+    async with yard(tmp_path, mock_clock) as it:
+        task_id = await it.start(cmd="snapshot")
+        made = [Made(f"{n:03}.jpg", "jpg", "", 10, 0.0) for n in range(60)]
+        await (await it.crew.at(0)).end(Input.DONE, "", *made)
+        await it.settled()
+        (view,) = (await it.queue.ask(ListTasks(APP, 2**62, 10, None, None))).tasks
+        assert [file.name for file in view.files] == [file.name for file in made[: records.FEW]]
+        assert view.file_count == 60
+        whole = await it.get(task_id)
+        assert (len(whole.files), whole.file_count) == (60, 60)
+
+
 async def test_a_worker_tells_how_far_it_is(tmp_path: Path, mock_clock: MockClock) -> None:
     async with yard(tmp_path, mock_clock) as it:
         task_id = await it.start()
@@ -590,3 +623,31 @@ async def test_what_is_deleted_is_gone_with_its_files(
         assert it.bench.rows("SELECT * FROM leases") == []
         # Its request is forgotten with it.
         assert await it.start() != task_id
+
+
+async def test_folders_of_no_task_are_swept_and_no_others(
+    tmp_path: Path, mock_clock: MockClock
+) -> None:
+    """What retention has forgotten, and what a kill left between a row's end and its folder's."""
+    async with yard(tmp_path, mock_clock) as it:
+        old, new = await it.start("r1", "a"), await it.start("r2", "b")
+        await (await it.crew.at(0)).end()
+        await (await it.crew.at(1)).end()
+        await it.settled()
+        folder = tmp_path / "egress"
+        stranger = folder / "lost+found"
+        names = (old, new, f"{7:016x}", stranger.name)
+        for name in names:
+            (folder / name / "files").mkdir(parents=True)
+        await sweep(it.bench.store, folder)
+        assert sorted(p.name for p in folder.iterdir()) == sorted({old, new, stranger.name})
+        ended = dict(it.bench.rows("SELECT task_id, completed_at FROM egress_tasks"))
+        assert await it.bench.store.write(records.forget_old, ended[new], 500) == 1
+        await sweep(it.bench.store, folder)
+        assert sorted(p.name for p in folder.iterdir()) == sorted({new, stranger.name})
+
+
+async def test_a_sweep_of_no_folder(tmp_path: Path, mock_clock: MockClock) -> None:
+    async with yard(tmp_path, mock_clock) as it:
+        await sweep(it.bench.store, tmp_path / "none")
+        assert not (tmp_path / "none").exists()

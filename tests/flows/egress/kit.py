@@ -151,9 +151,12 @@ class Studio(Fleet):
 
     async def until(self, wanted: Callable[[Json], bool], after: int, what: str) -> Json:
         """See Fleet, with more patience."""
+        looked_at = 0
         with trio.move_on_after(PATIENCE):
             while True:
-                for event in self.events:
+                # Each event is looked at once: there may be many thousands.
+                new, looked_at = self.events[looked_at:], len(self.events)
+                for event in new:
                     if event["seq"] > after and wanted(event):
                         return event
                 await self._more.wait()

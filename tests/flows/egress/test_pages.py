@@ -163,6 +163,19 @@ async def test_what_is_not_allowed_is_refused_at_once(tmp_path: Path, site: Site
             assert set(answer.json()) == {"error", "request_id"}
 
 
+async def test_a_page_that_is_over_before_it_is_ready_has_failed_at_once(
+    tmp_path: Path, site: Site
+) -> None:
+    """Another part would see the same."""
+    async with studio(tmp_path, PAGES) as it:
+        task = await show(it, site.script("console.log('switchboard:end')"), ready="console")
+        await it.hear(task, "failed")
+        view = await it.view(task)
+        assert view["error"] == "over before it was ready: the page said so"
+        assert view["files"] == []
+        assert "recorder_broke" not in {e["type"].partition(".")[2] for e in it.told(task)}
+
+
 @pytest.mark.soak
 async def test_a_page_that_never_gets_ready_fails_with_a_reason(tmp_path: Path, site: Site) -> None:
     """It is tried again for as often as anything that breaks at once."""
