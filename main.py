@@ -27,6 +27,7 @@ from actors.egress.services import Services as EgressServices
 from actors.egress.sweep import sweep
 from actors.egress.tail import Tails
 from actors.egress.uploader import Poke, Uploader
+from actors.gateway import call_records
 from actors.gateway import records as gateway_records
 from actors.gateway.messages import ProfileChanged, RouterMessage
 from actors.gateway.router import Directory, RouterActor
@@ -72,6 +73,7 @@ from supervisor.system import Happening, System
 from supervisor.transaction import Reading, Transaction
 from supervisor.tree import Place, Root, Supervisor
 
+GATEWAYS = "/gateways/fleet/"
 ADMIN_TOKEN = "admin.token"  # noqa: S105 - a file's name
 # Some more than the children need together: past it, the process ends without them.
 SHUTDOWN = 45.0
@@ -391,6 +393,9 @@ class Switchboard:
 
 def _tell_happening(tx: Transaction, kind: str, path: str, reason: str, restarts: int) -> None:
     tx.emit(f"actor.{kind}", f"actor{path}", {"reason": reason, "restarts": restarts})
+    if kind == "quarantined" and path.startswith(GATEWAYS):
+        # Its process ended with it, and nobody is left to tell of its calls until it is revived.
+        call_records.close_all(tx, path.removeprefix(GATEWAYS), "its actor is in quarantine")
 
 
 def _tell_stopping(tx: Transaction, why: str) -> None:

@@ -103,9 +103,10 @@ def local_client(config: Path | None, url: str | None, token: str | None) -> Cli
     path = find(config)
     try:
         settings = load(path)
-    except ConfigError:
+    except ConfigError as error:
         # A broken file must not keep anybody from asking the appliance that runs.
         settings = load(None)
+        click.echo(f"{error.problems[0]}; going by the packaged defaults", err=True)
     tls = None
     here = url is None or _is_here(url)
     if url is None:

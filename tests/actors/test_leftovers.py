@@ -13,11 +13,13 @@ import msgspec
 import pytest
 import trio
 
-from actors.gateway import records
+from actors.gateway import call_records, records
 from actors.gateway.messages import RecordingFinished
 from actors.gateway.records import Record
 from actors.retention import Keeper
 from supervisor.bus import load_events
+from supervisor.spec import Cause, StopReason
+from supervisor.system import Happening
 from supervisor.transaction import Transaction
 from tests.api.kit import CONFIG, start_request
 from tests.appliance import Inside, inside, laid_over
@@ -148,3 +150,16 @@ async def test_a_session_keeps_its_folder_for_as_long_as_it_has_a_recording(
         )
         await board._keeper().once()
         assert [path.name for path in old.parent.iterdir()] == [new.name]
+
+
+async def test_the_calls_of_a_gateway_in_quarantine_are_over(tmp_path: Path) -> None:
+    """Nobody else would tell of them until somebody revives it."""
+    async with up(tmp_path, HELLO) as (appliance, _client, _row):
+        facts = {"call_id": "c1", "direction": "incoming", "peer": "sip:caller@127.0.0.1"}
+        rings = ("gateway.call_ringing", facts)
+        await appliance.board.store.write(records.tell_all, "gw", [rings])
+        happening = Happening("quarantined", "/gateways/fleet/gw", StopReason(Cause.CRASH), 5)
+        appliance.board.system.listener(happening)
+        closed = await told(appliance, "gateway.call_closed")
+        assert (closed["call_id"], closed["reason"]) == ("c1", "its actor is in quarantine")
+        assert await appliance.board.store.read(call_records.kept, "gw") == []

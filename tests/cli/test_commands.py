@@ -173,6 +173,8 @@ async def test_a_broken_file_keeps_nobody_from_asking(shared: Appliance, tmp_pat
         "tree", "--json", "--url", shared.url, "--token", shared.token, cwd=tmp_path
     )
     assert done.status == 0
+    assert "nonsense: unknown key" in done.err
+    assert done.err.endswith("; going by the packaged defaults\n")
 
 
 async def test_version_is_told_with_and_without_an_appliance(
