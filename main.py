@@ -5,7 +5,6 @@ The one module that may import from all packages.
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 import socket
@@ -24,7 +23,7 @@ from actors.egress.library import Library
 from actors.egress.messages import QueueMessage
 from actors.egress.queue import QueueActor
 from actors.egress.services import Services as EgressServices
-from actors.egress.sweep import sweep
+from actors.egress.sweep import Sweeper
 from actors.egress.tail import Tails
 from actors.egress.uploader import Poke, Uploader
 from actors.gateway import call_records
@@ -196,7 +195,7 @@ class Switchboard:
             (webhook_records.forget_old, lambda r: r.webhook_days),
             (idempotency.forget_old, lambda r: r.idempotency_hours / 24),
         ]
-        folders = functools.partial(sweep, self.store, self.folder / "egress")
+        folders = Sweeper(self.store, self.folder / "egress", self.registry)
         return Keeper(self.store, self.log, lambda: self.current.config.retention, rules, [folders])
 
     def _fleet(self) -> Supervisor:

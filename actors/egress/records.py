@@ -347,3 +347,13 @@ def unknown(db: Reading, task_ids: list[str]) -> list[str]:
         tuple(task_ids),
     )
     return sorted(set(task_ids) - {task_id for (task_id,) in rows})
+
+
+def stopped(db: Reading, task_ids: list[str]) -> list[tuple[str, set[str]]]:
+    """Those of them that have ended as they should, with the names of their files."""
+    marks = ", ".join("?" * len(task_ids))
+    rows = db.all(
+        f"SELECT task_id FROM egress_tasks WHERE state = 'STOPPED' AND task_id IN ({marks})",  # noqa: S608
+        tuple(task_ids),
+    )
+    return [(task_id, {file.name for file in files(db, task_id)}) for (task_id,) in rows]

@@ -3,7 +3,7 @@
 Not in the state folder: that is closed to everybody else, so also to the user that a page runs as,
 and the address of a socket may have no more than 107 bytes. `page` in the folder of the recording
 is a link to it, for people. What a killed appliance left is found by its name and removed before
-the next page is shown.
+the next page is shown, or a minute after the start.
 """
 
 from __future__ import annotations
@@ -76,16 +76,21 @@ class Place:
 
 def prepare(folder: Path, registry: Registry) -> Place:
     """Make the private folder of a page of this recording. Blocking. Raises OSError."""
-    mine = f"{PREFIX}{registry.instance}-"
-    for left in Path(tempfile.gettempdir()).glob(f"{mine}*"):
-        if not left.name.startswith(f"{mine}{registry.boot}-"):
-            _remove(left)
+    remove_left(registry)
     folder.mkdir(parents=True, exist_ok=True)
-    private = Path(tempfile.mkdtemp(prefix=f"{mine}{registry.boot}-"))
+    private = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{registry.instance}-{registry.boot}-"))
     link = folder / LINK
     link.unlink(missing_ok=True)
     link.symlink_to(private)
     return Place(private, link, _give_away(private))
+
+
+def remove_left(registry: Registry) -> None:
+    """Remove what pages of earlier boots left. Blocking."""
+    mine = f"{PREFIX}{registry.instance}-"
+    for left in Path(tempfile.gettempdir()).glob(f"{mine}*"):
+        if not left.name.startswith(f"{mine}{registry.boot}-"):
+            _remove(left)
 
 
 def _give_away(private: Path) -> str | None:

@@ -16,7 +16,7 @@ from actors.egress.finish import Made
 from actors.egress.machine import Input
 from actors.egress.messages import DeleteTask, ListTasks, Measured, SetSpotlight, ShowLarge
 from actors.egress.request import Kind
-from actors.egress.sweep import sweep
+from actors.egress.sweep import Sweeper
 from config.model import Channel, Source
 from supervisor.errors import Rejected
 from tests.actors.egress.examples import NATIVE
@@ -639,15 +639,47 @@ async def test_folders_of_no_task_are_swept_and_no_others(
         names = (old, new, f"{7:016x}", stranger.name)
         for name in names:
             (folder / name / "files").mkdir(parents=True)
-        await sweep(it.bench.store, folder)
+        sweep = Sweeper(it.bench.store, folder, it.services.registry)
+        await sweep()
         assert sorted(p.name for p in folder.iterdir()) == sorted({old, new, stranger.name})
-        ended = dict(it.bench.rows("SELECT task_id, completed_at FROM egress_tasks"))
+        ended: dict[str, str] = dict(
+            it.bench.rows("SELECT task_id, completed_at FROM egress_tasks")
+        )
         assert await it.bench.store.write(records.forget_old, ended[new], 500) == 1
-        await sweep(it.bench.store, folder)
+        await sweep()
         assert sorted(p.name for p in folder.iterdir()) == sorted({new, stranger.name})
+
+
+async def test_parts_of_what_is_whole_are_swept_and_those_of_what_is_not_are_kept(
+    tmp_path: Path, mock_clock: MockClock
+) -> None:
+    """As after a kill between the end of a task and its tidying up."""
+    async with yard(tmp_path, mock_clock) as it:
+        whole, live, failed = [await it.start(f"r{n}", f"c{n}") for n in range(3)]
+        await it.crew.at(2)
+        hands = {hand.task.task_id: hand for hand in it.crew.hands}
+        mp4, hls = Made("a/x.mp4", "mp4", "", 9, 1.0), Made("a/x.m3u8", "hls", "", 9, 1.0)
+        await hands[whole].end(Input.DONE, "", mp4)
+        await hands[live].end(Input.DONE, "", mp4, hls)
+        await hands[failed].end(Input.FAIL, "not_finished", mp4)
+        working = await it.start("r3", "c3")
+        await it.settled()
+        for task_id in (whole, live, failed, working):
+            folder = it.services.task_folder(task_id)
+            (folder.files / "a" / "x.segments" / "0001").mkdir(parents=True)
+            folder.run.mkdir()
+        await Sweeper(it.bench.store, tmp_path / "egress", it.services.registry)()
+
+        def left(task_id: str) -> tuple[bool, bool]:
+            folder = it.services.task_folder(task_id)
+            return (folder.files / "a" / "x.segments").exists(), folder.run.exists()
+
+        assert left(whole) == (False, False)
+        assert left(live) == (True, False)
+        assert left(failed) == left(working) == (True, True)
 
 
 async def test_a_sweep_of_no_folder(tmp_path: Path, mock_clock: MockClock) -> None:
     async with yard(tmp_path, mock_clock) as it:
-        await sweep(it.bench.store, tmp_path / "none")
+        await Sweeper(it.bench.store, tmp_path / "none", it.services.registry)()
         assert not (tmp_path / "none").exists()
