@@ -41,6 +41,7 @@ class Encoding:
         self.spotlight = spotlight
         self._progress: dict[str, Progress] = {}
         self._sizes = {t.name: Size(job.folder.part(t, number)) for t in job.tracks}
+        self._pictures: dict[str, int] = {}
         self._mixes: list[tuple[Track, Mix]] = []
         self._feeds: list[Feed] = []
         self._processes: list[Process] = []
@@ -108,6 +109,8 @@ class Encoding:
             place = job.folder.part(track, self.number)
             if job.snapshots:
                 place = (job.folder.files / track.name).parent
+                # Looked at here: there may be many thousands, and this is in a thread.
+                self._pictures[track.name] = len(job.folder.pictures(track))
             place.mkdir(parents=True, exist_ok=True)
 
     def _finish(self, end: End) -> None:
@@ -153,7 +156,7 @@ class Encoding:
         offset = self._offsets.get(track.name, 0.0)
         left = self._left(track)
         if job.snapshots:
-            first = len(job.folder.pictures(track)) + 1
+            first = self._pictures.get(track.name, 0) + 1
             stem = job.folder.files / track.name
             argv = encode.snapshot_arguments(inputs, job.wanted, stem, first, left)
         else:
