@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?=
+# Tests that run beside each other: most of them wait most of the time.
+WORKERS ?= 2
 
 .PHONY: run s3 test check format lint types bench soak lock clean packages-run packages-test
 
@@ -10,7 +12,8 @@ run: $(VENV)/run.stamp packages-run
 	$(BIN)/switchboard serve $(if $(CONFIG),--config $(CONFIG))
 
 test: $(VENV)/dev.stamp packages-test
-	$(BIN)/python -m pytest -m "not soak"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not soak and not alone"
+	$(BIN)/python -m pytest -m "not soak and alone"
 
 check: format lint types test
 

@@ -36,7 +36,19 @@ DOWN = 45.0
 # Gateways that an appliance of a test can have at once.
 SLOTS = 24
 # Below the ports that the system gives to clients, beside those of the packaged defaults.
-_RANGE = range(10_000, 16_000)
+_FIRST, _LAST = 10_000, 16_000
+
+
+def _mine() -> range:
+    """Of these, what belongs to this process where several run tests beside each other."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    size = (_LAST - _FIRST) // count
+    first = _FIRST + int(worker.removeprefix("gw")) * size
+    return range(first, first + size)
+
+
+_RANGE = _mine()
 _OURS = "unset"
 
 
@@ -169,7 +181,7 @@ class Appliance:
         assert not self.running
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "main", "serve", "--config", str(self.config_file)],
+                [sys.executable, "-m", "api.cli", "serve", "--config", str(self.config_file)],
                 cwd=ROOT,
                 env={**os.environ, **self.env, **environment},
                 stdin=subprocess.DEVNULL,

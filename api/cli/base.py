@@ -63,9 +63,14 @@ class Client:
     token: str | None
     # None verifies as browsers do.
     tls: ssl.SSLContext | None = None
+    # Said on standard error with the first call.
+    note: str = ""
 
     def call(self, method: str, path: str, body: Any = None, timeout: float = 60.0) -> Any:
         """One operation's answer; ends with status 4 or 5 when there is none."""
+        if self.note:
+            click.echo(self.note, err=True)
+            self.note = ""
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         try:
             verify = self.tls or True
@@ -101,12 +106,13 @@ class Client:
 def local_client(config: Path | None, url: str | None, token: str | None) -> Client:
     """A client for the appliance that the configuration here describes."""
     path = find(config)
+    note = ""
     try:
         settings = load(path)
     except ConfigError as error:
         # A broken file must not keep anybody from asking the appliance that runs.
         settings = load(None)
-        click.echo(f"{error.problems[0]}; going by the packaged defaults", err=True)
+        note = f"{error.problems[0]}; going by the packaged defaults"
     tls = None
     here = url is None or _is_here(url)
     if url is None:
@@ -121,7 +127,7 @@ def local_client(config: Path | None, url: str | None, token: str | None) -> Cli
             token = file.read_text().strip()
         except OSError:
             token = None
-    return Client(url.rstrip("/"), token, tls)
+    return Client(url.rstrip("/"), token, tls, note)
 
 
 def _is_here(url: str) -> bool:

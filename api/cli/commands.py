@@ -1,13 +1,17 @@
-"""The commands that ask an appliance, and those that need none."""
+"""The commands that ask an appliance, and those that need none.
+
+What only one of them needs is imported by it alone: most are over before that would be read.
+"""
 
 from __future__ import annotations
 
+import gc
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
-import trio
 from rich.console import Console
 from rich.table import Table
 from rich.tree import Tree
@@ -24,11 +28,9 @@ from api.cli.base import (
     read_or_exit,
     show_json,
 )
-from api.cli.follow import follow
 from api.cli.webhooks import webhooks
 from config import VERSION
 from config.load import find, state_folder
-from supervisor.database import restore as restore_backup
 from supervisor.errors import Fatal
 
 
@@ -39,6 +41,19 @@ def cli() -> None:
     Exit statuses: 0 done, 1 it failed, 2 usage or configuration, 3 the state folder cannot be
     used, 4 the appliance cannot be reached, 5 it refused.
     """
+
+
+@cli.command()
+@config_option
+def serve(config: Path | None) -> None:
+    """Run the appliance in the foreground."""
+    # The appliance is all of it: by name, because it is made of us too.
+    # Nothing of it is ever garbage: looking for some would take as long again.
+    gc.disable()
+    appliance = importlib.import_module("main")
+    gc.freeze()
+    gc.enable()
+    appliance.serve(config)
 
 
 @cli.command()
@@ -164,6 +179,10 @@ def events(
 ) -> None:
     """Follow the event log; goes on after the connection was lost."""
     try:
+        import trio
+
+        from api.cli.follow import follow
+
         trio.run(follow, client, since, topics, count, as_json)
     except* KeyboardInterrupt:
         sys.exit(0)
@@ -239,9 +258,11 @@ def backup(client: Client, name: str | None, as_json: bool) -> None:
 @json_option
 def restore(backup: Path, config: Path | None, as_json: bool) -> None:
     """Put a backup in the place of the database; the appliance must not be running."""
+    from supervisor.database import restore as put_back
+
     folder = read_or_exit(state_folder, find(config))
     try:
-        kept = restore_backup(backup, folder)
+        kept = put_back(backup, folder)
     except Fatal as error:
         fail(str(error), 3)
     if as_json:

@@ -206,7 +206,14 @@ async def test_reloads_under_load_break_no_request(tmp_path: Path) -> None:
 async def test_the_command_reloads(tmp_path: Path) -> None:
     async with running(tmp_path, CONFIG) as appliance:
         appliance.write_config({"limits": {"body": 4000}})
-        command = [sys.executable, "-m", "main", "reload", "--config", str(appliance.config_file)]
+        command = [
+            sys.executable,
+            "-m",
+            "api.cli",
+            "reload",
+            "--config",
+            str(appliance.config_file),
+        ]
         done = await trio.run_process(
             command, cwd=ROOT, capture_stdout=True, stdin=subprocess.DEVNULL
         )

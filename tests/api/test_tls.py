@@ -78,7 +78,7 @@ async def test_the_command_line_trusts_the_local_appliance(secured: Appliance) -
     try:
         await started(secured)
         for arguments in (["tree", "--json"], ["events", "--since", "0", "--count", "1"]):
-            command = [sys.executable, "-m", "main", *arguments]
+            command = [sys.executable, "-m", "api.cli", *arguments]
             done = await trio.run_process(
                 [*command, "--config", str(secured.config_file)],
                 cwd=ROOT,

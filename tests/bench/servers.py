@@ -129,7 +129,7 @@ def appliance(place: Path, *, script: list[str] | None = None) -> Iterator[Serve
     """`switchboard serve`, or a script that takes the same option, once it is ready."""
     port, token = free_port(), secrets.token_hex(16)
     file = write_config(place, port, token)
-    argv = [*(script or ["-m", "main", "serve"]), "--config", str(file)]
+    argv = [*(script or ["-m", "api.cli", "serve"]), "--config", str(file)]
     with process(argv, place / "log") as running:
         server = Server(port, running.pid, token)
         until_up(server, "/readyz", running)

@@ -33,7 +33,7 @@ async def switchboard(
     *arguments: str, config: Path | None = None, cwd: Path = ROOT, **environment: str
 ) -> Done:
     """Run `switchboard` with these arguments."""
-    command = [sys.executable, "-m", "main", *arguments]
+    command = [sys.executable, "-m", "api.cli", *arguments]
     if config is not None:
         command += ["--config", str(config)]
     kept = {k: v for k, v in os.environ.items() if not k.startswith("SWITCHBOARD_")}

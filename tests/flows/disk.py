@@ -26,7 +26,7 @@ class OnSmallDisk(Appliance):
         """See Appliance: each step replaces itself by the next, so the pid is the appliance's."""
         self.folder.mkdir(parents=True, exist_ok=True)
         mount = f'mount -t tmpfs -o size={SIZE} tmpfs "{self.folder}" && exec "$@"'
-        serve = [sys.executable, "-m", "main", "serve", "--config", str(self.config_file)]
+        serve = [sys.executable, "-m", "api.cli", "serve", "--config", str(self.config_file)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*UNSHARE, "sh", "-c", mount, "sh", *serve],

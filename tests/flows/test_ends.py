@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from actors.gateway.call_records import seconds_between
 from config.load import load
 from supervisor.mailbox import Message
 from tests.appliance import inside
@@ -100,8 +101,17 @@ async def test_the_appliance_is_killed(tmp_path: Path) -> None:
     """The end is told before anything else is, and only by the first start that follows."""
     async with fleet(tmp_path, WATCHED) as it:
         call = await talking(it)
+        established = await it.event("gw01", "call_established")
         # Told every few seconds while it talks: up to there its length is known.
-        await it.event("gw01", "rtp_statistics")
+        await it.until(
+            lambda e: (
+                e["type"] == "gateway.rtp_statistics"
+                and e["subject"] == "gateway/gw01"
+                and seconds_between(established["ts"], e["ts"]) >= 1
+            ),
+            established["seq"],
+            "statistics of a call that has lasted",
+        )
         await it.appliance.kill9()
         await it.appliance.start()
         async with Fleet(it.appliance) as again:
