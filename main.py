@@ -13,10 +13,18 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import trio
 
 from actors import lease as leases
+from actors.call import schema as call_schema
+from actors.call.erase import Eraser, forget_rejections
+from actors.call.erase import forget_old as forget_calls
+from actors.call.resolve import Resolver
+from actors.call.router import CallRouter
+from actors.call.services import Services as CallServices
+from actors.call.summaries import Summaries
 from actors.egress import records as egress_records
 from actors.egress import schema as egress_schema
 from actors.egress.library import Library
@@ -41,14 +49,15 @@ from actors.webhook.services import Services as WebhookServices
 from api import idempotency, server, tokens
 from api.app import App
 from api.auth import Authenticator, Identity, digest
+from api.calls import CallsApi
 from api.cli import systemd
-from api.cli.base import config_option, fail, load_or_exit
-from api.cli.commands import cli
+from api.cli.base import fail, load_or_exit
 from api.dispatch import Dispatcher
 from api.egress import EgressApi
 from api.gateway import GatewayApi
 from api.idempotency import Idempotency
 from api.operation import Table
+from api.runtime import RuntimeApi
 from api.server import Listeners
 from api.streams import OPERATION, Streams
 from api.system import Appliance, SystemApi
@@ -94,6 +103,7 @@ class Switchboard:
                 tokens.migrations,
                 leases.migrations,
                 egress_schema.migrations,
+                call_schema.migrations,
             ],
         )
         self.log = EventLog(self.database.epoch, self.database.head, self.database.first)
@@ -126,6 +136,12 @@ class Switchboard:
             queue=self.queue,
             uploads=Poke(),
         )
+        self.sweep = Sweeper(store, folder / "egress", self.registry)
+        self.calls = CallServices(store, lambda: current.config.calls)
+        self.resolver = Resolver(lambda: current.config.runtime)
+        self.eraser = Eraser(store, self.log, lambda: current.config.runtime, self.sweep)
+        self.live_calls = Supervisor()
+        self.call_router: Ref[Any] = Ref(Place(lambda: self.supervisor, "calls", "router"))
         self.workers = Supervisor()
         self.directory = Directory()
         self.members = Supervisor()
@@ -139,6 +155,7 @@ class Switchboard:
                 ChildSpec("retention", self._keeper),
                 ChildSpec("gateways", self._fleet, grace=33.0),
                 ChildSpec("egress", self._egress, grace=30.0),
+                ChildSpec("calls", self._calls, grace=10.0),
                 ChildSpec("webhooks", self._webhooks, grace=10.0),
                 ChildSpec("config", lambda: self._reconciler(reload)),
                 ChildSpec("api", self._api, significant=True, grace=15.0),
@@ -170,6 +187,14 @@ class Switchboard:
             [
                 *GatewayApi(self.router, self.directory).operations(),
                 *EgressApi(self.queue, Library(self.store, self.folder)).operations(),
+                *RuntimeApi(self.resolver, self.store).operations(),
+                *CallsApi(
+                    self.call_router,
+                    self.calls,
+                    self.resolver,
+                    lambda: current.config.runtime,
+                    self.eraser,
+                ).operations(),
                 *SystemApi(appliance).operations(),
                 *WebhookApi(self.webhook_router).operations(),
                 OPERATION,
@@ -194,9 +219,17 @@ class Switchboard:
             (egress_records.forget_old, lambda r: r.egress_days),
             (webhook_records.forget_old, lambda r: r.webhook_days),
             (idempotency.forget_old, lambda r: r.idempotency_hours / 24),
+            (forget_rejections, lambda r: r.event_days),
+            # By the days of each tenant.
+            (
+                forget_calls(
+                    lambda: self.current.config.runtime, lambda: self.current.config.calls
+                ),
+                lambda _r: 1.0,
+            ),
         ]
-        folders = Sweeper(self.store, self.folder / "egress", self.registry)
-        return Keeper(self.store, self.log, lambda: self.current.config.retention, rules, [folders])
+        settings = self.current
+        return Keeper(self.store, self.log, lambda: settings.config.retention, rules, [self.sweep])
 
     def _fleet(self) -> Supervisor:
         return Supervisor(
@@ -238,6 +271,24 @@ class Switchboard:
     def _new_workers(self) -> Supervisor:
         self.workers = Supervisor()
         return self.workers
+
+    def _calls(self) -> Supervisor:
+        return Supervisor(
+            [
+                ChildSpec("live", self._new_live_calls, grace=6.0),
+                ChildSpec(
+                    "router",
+                    lambda: CallRouter(self.calls, self.live_calls, self.eraser),
+                    grace=2.0,
+                ),
+                ChildSpec("summaries", lambda: Summaries(self.calls), grace=2.0),
+            ],
+            Strategy.REST_FOR_ONE,
+        )
+
+    def _new_live_calls(self) -> Supervisor:
+        self.live_calls = Supervisor()
+        return self.live_calls
 
     def _webhooks(self) -> Supervisor:
         return Supervisor(
@@ -454,10 +505,8 @@ def write_token(path: Path, token: str) -> None:
         file.write(token + "\n")
 
 
-@cli.command()
-@config_option
 def serve(config: Path | None) -> None:
-    """Run the appliance in the foreground."""
+    """Run the appliance in the foreground: `switchboard serve`."""
     settings = load_or_exit(find(config))
     logs.configure(settings.log.level)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
@@ -488,12 +537,3 @@ def _leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def main() -> None:
-    """The `switchboard` command."""
-    cli()
-
-
-if __name__ == "__main__":
-    main()

@@ -6,6 +6,7 @@ match → authenticate → scope → rate → idempotency → decode → handler
 from __future__ import annotations
 
 import itertools
+import re
 import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from config.model import Limits
 from supervisor.log import logger
 
 Headers = list[tuple[bytes, bytes]]
+
+# A body that takes longer to decode than most requests take in all, in bytes.
+LARGE = 256 * 1024
 
 _JSON: tuple[bytes, bytes] = (b"content-type", b"application/json")
 _encode = msgspec.json.Encoder().encode
@@ -43,6 +47,7 @@ class Request:
     last_event_id: str | None = None
     range: str | None = None
     if_range: str | None = None
+    if_none_match: str | None = None
     # Over a socket the token was looked at when it opened.
     identity: Identity | None = None
 
@@ -100,6 +105,10 @@ class Dispatcher:
             if operation is None:
                 raise no_operation(request.method, request.path, methods)
             caller = self.admit(operation, request)
+            if operation.stream:
+                raise ApiError(
+                    409, "conflict", "this is a stream: GET it over HTTP, or listen on /ws"
+                )
             if operation.files:
                 return await self._file(operation, request, params, caller, common)
             status, headers, body = await self._perform(
@@ -143,12 +152,13 @@ class Dispatcher:
     ) -> tuple[int, Headers, bytes]:
         call: Call[Any, Any] = Call(
             decode_query(operation, request.query),
-            self._decode_body(operation, request.body),
+            await self._decoded(operation, request.body),
             params,
             caller.name,
             request_id,
             caller,
             request.key,
+            {"if-none-match": request.if_none_match} if request.if_none_match else {},
         )
         if request.key is None or not operation.creates:
             return await self._handle(operation, call)
@@ -243,6 +253,12 @@ class Dispatcher:
                 429, "rate_limited", "too many requests from this address", None, headers
             )
 
+    async def _decoded(self, operation: Operation, body: bytes) -> Any:
+        if len(body) <= LARGE:
+            return self._decode_body(operation, body)
+        # Others get their turn while it is looked through.
+        return await trio.to_thread.run_sync(self._decode_body, operation, body)
+
     def _decode_body(self, operation: Operation, body: bytes) -> Any:
         if operation.body is Nothing:
             return Nothing()
@@ -290,29 +306,24 @@ def decode_query(operation: Operation, query: bytes) -> Any:
 _NOTHING = Nothing()
 
 
+# A bracket, or a text, in which brackets are none; also one that does not end.
+_BRACKET = re.compile(rb'[\[\]{}]|"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+_OPENS, _CLOSES = (b"[", b"{"), (b"]", b"}")
+
+
 def check_depth(body: bytes, limit: int) -> None:
     """Refuse JSON nested deeper than `limit`. Raises ApiError."""
     if body.count(b"[") + body.count(b"{") <= limit:
         return  # cannot be deeper than it has brackets
-    depth = deepest = 0
-    quoted = escaped = False
-    for byte in body:
-        if quoted:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                quoted = False
-        elif byte == 0x22:
-            quoted = True
-        elif byte in (0x5B, 0x7B):
+    depth = 0
+    for found in _BRACKET.finditer(body):
+        bracket = found[0]
+        if bracket in _OPENS:
             depth += 1
-            deepest = max(deepest, depth)
-        elif byte in (0x5D, 0x7D):
+            if depth > limit:
+                raise ApiError(422, "invalid", f"the body is nested deeper than {limit} levels")
+        elif bracket in _CLOSES:
             depth -= 1
-    if deepest > limit:
-        raise ApiError(422, "invalid", f"the body is nested deeper than {limit} levels")
 
 
 def no_operation(method: str, path: str, methods: set[str]) -> ApiError:

@@ -106,6 +106,8 @@ class Surface:
     statuses: Mapping[str, int] = field(default_factory=dict)
     # Fields of a request's body that its error repeats.
     echo: tuple[str, ...] = ()
+    # Statuses whose body is empty.
+    empty: tuple[int, ...] = ()
 
     def status(self, error: ApiError) -> int:
         """What an error is answered with here."""
@@ -113,6 +115,8 @@ class Surface:
 
     def body(self, error: ApiError) -> bytes:
         """The error as JSON."""
+        if error.status in self.empty:
+            return b""
         return msgspec.json.encode(self.shape(error))
 
 
@@ -169,7 +173,69 @@ EGRESS = Surface(
     echo=("request_id",),
 )
 
-SURFACES = (GATEWAY, EGRESS, EVENTS, SYSTEM)
+# What to do about an error that does not say it itself, by status.
+_ACTIONS = {
+    400: "correct the request",
+    403: "give the token the scope",
+    404: "check the address",
+    405: "check the method",
+    409: "look at the present state and decide",
+    413: "send less at once",
+    422: "correct the request",
+    429: "wait for as long as Retry-After says",
+    503: "try again after a moment",
+    504: "try again after a moment",
+    507: "make room on the disk of the appliance",
+}
+_RETRYABLE = {408, 429, 500, 502, 503, 504, 507}
+
+
+def actionable(error: ApiError) -> Any:
+    """contracts/runtime-config-and-calls.md and DECISIONS.md."""
+    details = dict(error.details)
+    status = RUNTIME.status(error)
+    action = details.pop("action", None) or _ACTIONS.get(status, "look at the log")
+    return {
+        "error": {
+            "code": error.code,
+            "message": error.message,
+            "action": action,
+            "retryable": status in _RETRYABLE,
+            "details": details or None,
+        }
+    }
+
+
+RUNTIME = Surface(
+    "runtime",
+    "/internal",
+    actionable,
+    {
+        "type": "object",
+        "required": ["error"],
+        "properties": {
+            "error": {
+                "type": "object",
+                "required": ["code", "message", "action", "retryable", "details"],
+                "properties": {
+                    **_CODE,
+                    "action": {"type": "string"},
+                    "retryable": {"type": "boolean"},
+                    "details": {"type": ["object", "null"]},
+                },
+            }
+        },
+    },
+    statuses={
+        "phone_number_not_found": 404,
+        "agent_not_assigned": 409,
+        "agent_not_published": 409,
+        "prompt_failed": 500,
+    },
+    empty=(401,),
+)
+
+SURFACES = (GATEWAY, EGRESS, RUNTIME, EVENTS, SYSTEM)
 
 
 def surface_of(path: str) -> Surface:

@@ -51,7 +51,7 @@ class HttpConnection(TrioASGIHTTPConnection):
         operation = dispatcher.table.find(request.method, path)[0]
         head = scope["method"] == "HEAD"
         if operation is not None and operation.stream and request.method == "GET":
-            await self.app.streams.serve_sse(request, receive, send, head)
+            await self.app.streams.serve_sse(request, operation, receive, send, head)
             return
         timeout = operation.timeout if operation is not None else None
         with trio.move_on_after(timeout or dispatcher.limits().request_timeout) as deadline:
@@ -82,15 +82,16 @@ class HttpConnection(TrioASGIHTTPConnection):
                 request_id = _request_id(value)
             elif name == b"last-event-id":
                 last_event_id = value.decode("latin-1")
-            elif name in (b"range", b"if-range"):
+            elif name in (b"range", b"if-range", b"if-none-match"):
                 wanted[name] = value.decode("latin-1").strip()
             elif name == b"content-length":
                 length = int(value) if value.isdigit() else 0
         if size > limits.header:
             # h11 counts only what it has to wait for: what comes at once is counted here.
             raise ApiError(431, "too_large", f"the head is larger than {limits.header} bytes")
-        if length > limits.body:
-            raise too_large(limits.body)
+        most = self._most(scope["method"], path)
+        if length > most:
+            raise too_large(most)
         client = scope["client"]
         request = Request(
             method="GET" if scope["method"] == "HEAD" else scope["method"],
@@ -104,10 +105,19 @@ class HttpConnection(TrioASGIHTTPConnection):
             last_event_id=last_event_id,
             range=wanted.get(b"range"),
             if_range=wanted.get(b"if-range"),
+            if_none_match=wanted.get(b"if-none-match"),
         )
         if scope["method"] not in ("GET", "HEAD"):
-            request.body = await _body(receive, limits.body, limits.read_timeout)
+            request.body = await _body(receive, most, limits.read_timeout)
         return request
+
+    def _most(self, method: str, path: str) -> int:
+        """The largest body that is read."""
+        dispatcher = self.app.dispatcher
+        operation = dispatcher.table.find(method, path)[0]
+        if operation is not None and operation.body_limit is not None:
+            return operation.body_limit()
+        return dispatcher.limits().body
 
     async def _refuse(
         self, scope: Any, path: str, error: ApiError, receive: Receive, send: Send

@@ -92,6 +92,8 @@ class Operation:
     stream: bool = False
     # Answers with files (FileAnswer) of these types: over HTTP only, in ranges where asked.
     files: tuple[str, ...] = ()
+    # The largest body, in bytes; None is what is configured for all.
+    body_limit: Callable[[], int] | None = None
 
 
 _PART = re.compile(r"\{(\w+)(:path)?\}")

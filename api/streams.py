@@ -15,11 +15,13 @@ from typing import Any, NoReturn
 import msgspec
 import trio
 
+from api.auth import ANONYMOUS
 from api.dispatch import Dispatcher, Request, error_headers, unauthorized
-from api.errors import EVENTS, ApiError
+from api.errors import EVENTS, ApiError, from_exception
 from api.operation import Call, Nothing, Operation
 from supervisor.bus import EventLog, Gap, Reader, TokenError
 from supervisor.event import Event, Topics, encode, timestamp
+from supervisor.log import logger
 from supervisor.store import Store
 
 HEARTBEAT = 30.0
@@ -95,6 +97,14 @@ OPERATION = Operation(
 
 Frame = bytes | Callable[[], bytes]
 Send = Callable[[Frame], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Of the log: one topic, from the event after a number."""
+
+    topic: str
+    after: int
 
 
 class Place:
@@ -219,17 +229,34 @@ class Streams:
 
     # -- server-sent events ---------------------------------------------------
 
-    async def serve_sse(self, request: Request, receive: Any, send: Any, head: bool) -> None:
-        """GET /events; a `Last-Event-ID` header counts before `since`. `head`: that is all."""
+    async def serve_sse(
+        self, request: Request, operation: Operation, receive: Any, send: Any, head: bool
+    ) -> None:
+        """GET /events, or the part of it that an operation streams.
+
+        A `Last-Event-ID` header counts before `since`. `head`: that is all.
+        """
         try:
             self._dispatcher.check_rate(request.address)
             want = wanted(request.query, request.last_event_id)
-            self.authorize(request, want)
+            self.authorize(request, want, operation)
+            if operation is not OPERATION:
+                want = await self._part(request, operation, want)
             reader = self.open(want)
-        except ApiError as error:
-            body = EVENTS.body(error)
+        except Exception as failure:  # noqa: BLE001 - whatever it is, the client gets an answer
+            error = from_exception(failure)
+            if error is None:
+                logger.error("stream_failed", path=request.path, exc_info=failure)
+                error = ApiError(500, "internal", "an internal error; see the log")
+            body = operation.surface.body(error)
             headers = [*error_headers(error), (b"content-length", b"%d" % len(body))]
-            await send({"type": "http.response.start", "status": error.status, "headers": headers})
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": operation.surface.status(error),
+                    "headers": headers,
+                }
+            )
             await send({"type": "http.response.body", "body": body, "more_body": False})
             return
         headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
@@ -242,11 +269,21 @@ class Streams:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._until_gone, receive, nursery)
                 nursery.start_soon(self._until, self.stopping.wait, nursery)
-                nursery.start_soon(self._until, self.revoked(request, want), nursery)
+                nursery.start_soon(self._until, self.revoked(request, want, operation), nursery)
                 await self._sse(reader, want, send, nursery)
         finally:
             self.subscribers -= 1
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _part(self, request: Request, operation: Operation, want: Wanted) -> Wanted:
+        """What an operation streams of the log: its handler says it."""
+        _operation, params, _methods = self._dispatcher.table.find("GET", request.path)
+        call: Call[Any, Any] = Call(
+            Nothing(), Nothing(), params, "", "", request.identity or ANONYMOUS
+        )
+        part: Part = await operation.handler(call)
+        since = want.since or self.log.token(part.after)
+        return Wanted(Topics([part.topic]), since, want.batch, want.token)
 
     async def _sse(self, reader: Reader, want: Wanted, send: Any, nursery: trio.Nursery) -> None:
         lock = trio.Lock()
@@ -295,27 +332,30 @@ class Streams:
 
     # -- who may --------------------------------------------------------------
 
-    def authorize(self, request: Request, want: Wanted) -> None:
+    def authorize(self, request: Request, want: Wanted, operation: Operation = OPERATION) -> None:
         """The header's token or `?api_key=`. Sets the request's identity. Raises ApiError."""
+        scope = operation.scope or SCOPE
         authenticator = self._dispatcher.authenticator
         token = request.token or want.token
         identity = authenticator.identify(token)
         if identity is None:
-            if authenticator.is_open("events") and not token:
+            if authenticator.is_open(operation.surface.name) and not token:
                 return
             raise unauthorized(token)
         request.identity = identity
-        if not identity.allows(SCOPE):
-            raise ApiError(403, "forbidden", f"token {identity.name!r} lacks the scope {SCOPE}")
+        if not identity.allows(scope):
+            raise ApiError(403, "forbidden", f"token {identity.name!r} lacks the scope {scope}")
 
-    def revoked(self, request: Request, want: Wanted) -> Callable[[], Awaitable[None]]:
+    def revoked(
+        self, request: Request, want: Wanted, operation: Operation = OPERATION
+    ) -> Callable[[], Awaitable[None]]:
         """To wait until the token of an open stream is not what it was when that opened."""
         authenticator = self._dispatcher.authenticator
         token = request.token or want.token
 
         def unchanged() -> bool:
             if token is None:
-                return authenticator.is_open("events")
+                return authenticator.is_open(operation.surface.name)
             return authenticator.identify(token) == request.identity
 
         async def wait() -> None:

@@ -16,7 +16,7 @@ from config.webhooks import check_webhook
 
 Finding = tuple[Path, str]
 
-SURFACES = ("gateway", "egress", "system", "events")
+SURFACES = ("gateway", "egress", "runtime", "system", "events")
 _SCOPE = re.compile(r"^(\*|[a-z]+:(\*|ro|rw)|[a-z]+:[A-Za-z0-9_.-]+:(ro|rw)|read:\*)$")
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
 

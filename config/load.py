@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import types
 import typing
 from importlib import resources
@@ -12,7 +13,10 @@ from typing import Any
 import msgspec
 
 from config.check import cross_check
-from config.model import Config, Section
+from config.include import include
+from config.model import Config
+from config.runtime import check_runtime, normalize
+from config.section import Section
 from config.source import ConfigError, Document, Path, Problem, dotted, interpolate, overlay, parse
 
 FILE_NAME = "switchboard.yaml"
@@ -64,14 +68,16 @@ def _checked(document: Document, path: FilePath | None) -> Config:
     document = overlay(parse(default_text(), "default.yaml"), document)
     folder = FilePath() if path is None else path.parent
     problems: list[Problem] = []
+    include(document, folder, problems)
     interpolate(document, folder, problems)
     walker = _Walker(document)
     walker.walk(document.data, Config, ())
     problems += walker.problems
     if problems:
         raise ConfigError(problems)
+    problems += normalize(document)
     config = msgspec.convert(document.data, Config)
-    for at, message in cross_check(config):
+    for at, message in (*cross_check(config), *check_runtime(config.runtime, document.position)):
         problems.append(Problem(document.position(at), dotted(at), message))
     if problems:
         raise ConfigError(problems)
@@ -86,8 +92,8 @@ class _Walker:
         self.problems: list[Problem] = []
 
     def note(self, path: Path, message: str) -> None:
-        """Add a problem at a path. What stands at a token, or in a webhook, is not told on."""
-        if path[:2] == ("auth", "tokens") or path[:1] == ("webhooks",):
+        """Add a problem at a path. What may be a secret (of a token, a tool) is not told on."""
+        if path[:2] == ("auth", "tokens") or path[:1] in (("webhooks",), ("runtime",)):
             message = message.partition(", got: ")[0]
         self.problems.append(Problem(self.document.position(path), dotted(path), message))
 
@@ -126,7 +132,7 @@ class _Walker:
         if not isinstance(value, dict):
             self.note(path, f"expected a mapping, got: {_shown(value)}")
             return
-        hints = typing.get_type_hints(kind)
+        hints = _hints(kind)
         for key, below in value.items():
             if key in hints:
                 self.walk(below, hints[key], (*path, key))
@@ -137,6 +143,12 @@ class _Walker:
         for info in msgspec.structs.fields(kind):
             if info.required and info.name not in value:
                 self.note(path, f"{info.name!r} is missing")
+
+
+@functools.lru_cache
+def _hints(kind: type[Section]) -> dict[str, Any]:
+    """Of each section once: there may be many thousands of one kind."""
+    return typing.get_type_hints(kind)
 
 
 def _expected(kind: Any, value: Any, fallback: str) -> str:

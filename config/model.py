@@ -7,11 +7,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-import msgspec
-
-
-class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of every mapping in the file: an unknown key is an error."""
+from config.runtime import Runtime
+from config.section import Section
 
 
 class Tls(Section, frozen=True, kw_only=True):
@@ -345,6 +342,23 @@ class Webhook(Section, frozen=True, kw_only=True):
     once_hours: float = 48.0
 
 
+class Calls(Section, frozen=True, kw_only=True):
+    """Call sessions. Times in seconds, unless said otherwise."""
+
+    # A call that has no event for so long is ended as failed.
+    idle_timeout: float
+    # Events are taken for so long after the end.
+    late: float
+    # Calls whose number is of no tenant are kept for so many days; 0: for ever.
+    retention_days: float
+    # Calls at once, and what one batch of events may have.
+    live: int
+    batch_events: int
+    batch_bytes: int
+    # A pause between utterances that counts as silence.
+    silence: float
+
+
 class Config(Section, frozen=True, kw_only=True):
     """The whole file."""
 
@@ -357,3 +371,5 @@ class Config(Section, frozen=True, kw_only=True):
     gateways: Gateways
     egress: Egress
     webhooks: dict[str, Webhook]
+    runtime: Runtime
+    calls: Calls

@@ -8,6 +8,7 @@ there is no seam at which an event could be lost or told twice.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -21,6 +22,8 @@ from supervisor.transaction import Reading
 RING = 8192
 # Rows a replay takes from the database at once.
 REPLAY_CHUNK = 500
+# What stands in the place of data that was erased.
+ERASED = msgspec.Raw(b'{"erased":true}')
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,13 @@ class EventLog:
         if self._waiting is not None:
             self._waiting.set()
             self._waiting = None
+
+    def erase(self, is_meant: Callable[[Event], bool]) -> None:
+        """The data of these events is no more in the database, and goes from memory too."""
+        ring = self._ring
+        for i, event in enumerate(ring):
+            if is_meant(event):
+                ring[i] = Event(event.seq, event.ts, event.type, event.subject, ERASED)
 
     def forgotten(self, first: int) -> None:
         """Retention has deleted all events before `first`."""

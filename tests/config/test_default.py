@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from config.load import default_text, load
-from config.model import Config, Profile, Section
+from config.model import Config, Profile
+from config.section import Section
 from config.source import parse
 
 # Sections that are off unless a file turns them on.

@@ -1,0 +1,228 @@
+"""Forgetting calls: what retention is over for, and all that there is of one caller.
+
+With a call go its events, also in the log (they stay as numbers without content, for a log has no
+holes), its files, and what webhooks were to tell of it.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Awaitable, Callable
+
+from actors.call import linked, records
+from actors.call.messages import Json
+from config.model import Calls
+from config.runtime import Runtime
+from supervisor.bus import ERASED, EventLog
+from supervisor.errors import Rejected
+from supervisor.event import Event, timestamp
+from supervisor.log import logger
+from supervisor.store import Store
+from supervisor.transaction import Reading, Transaction
+
+# Calls in one transaction, and events of the log looked through at once.
+AT_ONCE = 20
+LOOKED_AT = 5000
+# Fewer digits than this are found in too much else.
+LEAST_DIGITS = 7
+
+_ERASED = bytes(ERASED).decode()
+
+
+# -- retention ----------------------------------------------------------------------------
+
+
+def forget_old(
+    runtime: Callable[[], Runtime], settings: Callable[[], Calls]
+) -> Callable[[Transaction, str, int], int]:
+    """A rule of retention: each tenant's calls for as long as its `retention_days`."""
+
+    def forget_some(tx: Transaction, _before: str, limit: int) -> int:
+        tenants = runtime().tenants
+        days = {name: tenant.logging.retention_days for name, tenant in tenants.items()}
+        count = 0
+        for (tenant,) in tx.all("SELECT DISTINCT tenant_id FROM calls WHERE closed_at IS NOT NULL"):
+            kept = days.get(tenant, settings().retention_days)
+            if kept <= 0:
+                continue
+            before = timestamp(datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=kept))
+            for (call_id,) in tx.all(
+                "SELECT call_id FROM calls WHERE tenant_id = ? AND closed_at < ?"
+                " ORDER BY closed_at LIMIT ?",
+                (tenant, before, AT_ONCE - count),
+            ):
+                forget(tx, call_id)
+                count += 1
+            if count >= AT_ONCE:
+                # As many as were asked for: there may be more.
+                return limit
+        return 0
+
+    return forget_some
+
+
+def forget_rejections(tx: Transaction, before: str, limit: int) -> int:
+    """A rule of retention for calls that were not taken."""
+    return tx.execute(
+        "DELETE FROM call_rejections WHERE number IN (SELECT number FROM call_rejections"
+        " WHERE created_at < ? ORDER BY created_at LIMIT ?)",
+        (before, limit),
+    )
+
+
+def forget(tx: Transaction, call_id: str) -> tuple[int, int]:
+    """A call goes, with its events and files: (events, recordings and tasks)."""
+    call = records.load(tx, call_id)
+    if call is None:
+        return 0, 0
+    files = linked.forget_files(tx, call)
+    events = tx.execute("DELETE FROM call_events WHERE call = ?", (call.number,))
+    tx.execute("DELETE FROM calls WHERE number = ?", (call.number,))
+    subject = f"call/{call_id}"
+    tx.execute("UPDATE events SET data = ? WHERE subject = ?", (_ERASED, subject))
+    tx.execute("UPDATE webhook_deliveries SET data = ? WHERE subject = ?", (_ERASED, subject))
+    return events, files
+
+
+# -- one caller -----------------------------------------------------------------------------
+
+
+def call_ids(db: Reading, number: str) -> list[str]:
+    """All calls from or to a number."""
+    rows = db.all("SELECT call_id FROM calls WHERE caller = ? OR callee = ?", (number, number))
+    return [call_id for (call_id,) in rows]
+
+
+class Eraser:
+    """Erases one caller's data; `sweep` deletes the folders of tasks that are no more."""
+
+    def __init__(
+        self,
+        store: Store,
+        log: EventLog,
+        runtime: Callable[[], Runtime],
+        sweep: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._store = store
+        self._log = log
+        self._runtime = runtime
+        self._sweep = sweep
+
+    def check(self, number: str) -> None:
+        """Raises Rejected `conflict` where it is a number of a tenant and of no caller."""
+        for key, phone in self._runtime().phone_numbers.items():
+            if phone.number == number:
+                raise Rejected(
+                    "conflict",
+                    f"{number} is the phone number {key!r} of tenant {phone.tenant!r}",
+                    {"action": "erase by the number of a caller"},
+                )
+
+    async def erase(self, number: str, by: str) -> Json:
+        """All of it, in small steps; what was erased is counted, and nothing else is kept."""
+        counts = {"calls": 0, "events": 0, "rejections": 0, "files": 0}
+        subjects: set[str] = set()
+        while some := (await self._store.read(call_ids, number))[:AT_ONCE]:
+            events, files = await self._store.write(_forget_some, some)
+            counts["calls"] += len(some)
+            counts["events"] += events
+            counts["files"] += files
+            subjects |= {f"call/{call_id}" for call_id in some}
+        self._log.erase(lambda event: event.subject in subjects)
+        counts["rejections"] = await self._store.write(_forget_rejections_of, number)
+        await self._erase_mentions(number)
+        await self._sweep()
+        erased_at = await self._store.write(_note, counts, by)
+        logger.info("caller_erased", **counts)
+        return {"erased_at": erased_at, **counts}
+
+    async def _erase_mentions(self, number: str) -> None:
+        """Whatever else of the log has the number in it: a gateway's calls, for one."""
+        digits = number.removeprefix("+")
+        if len(digits) < LEAST_DIGITS or not digits.isdigit():
+            digits = number
+        after = 0
+        while after < self._log.head:
+            upto, found = await self._store.read(_mentions, after, digits)
+            if found:
+                await self._store.write(_blank, found)
+                self._log.erase(_among(set(found)))
+            if upto <= after:
+                break
+            after = upto
+        await self._store.write(_forget_deliveries, digits)
+
+
+def _among(seqs: set[int]) -> Callable[[Event], bool]:
+    return lambda event: event.seq in seqs
+
+
+def _forget_some(tx: Transaction, ids: list[str]) -> tuple[int, int]:
+    # What is deleted is overwritten, and not only marked as free.
+    tx.execute("PRAGMA secure_delete = ON")
+    done = [forget(tx, call_id) for call_id in ids]
+    return sum(events for events, _ in done), sum(files for _, files in done)
+
+
+def _forget_rejections_of(tx: Transaction, number: str) -> int:
+    count = tx.execute(
+        "DELETE FROM call_rejections WHERE caller = ? OR callee = ?", (number, number)
+    )
+    tx.execute(
+        "UPDATE events SET data = ? WHERE subject LIKE 'rejection/%' AND data LIKE ?",
+        (_ERASED, f"%{number}%"),
+    )
+    return count
+
+
+def _mentions(db: Reading, after: int, digits: str) -> tuple[int, list[int]]:
+    """Numbers of events that have these digits: (last one looked at, those)."""
+    upto = db.value(
+        "SELECT max(seq) FROM (SELECT seq FROM events WHERE seq > ? ORDER BY seq LIMIT ?)",
+        (after, LOOKED_AT),
+    )
+    if upto is None:
+        return after, []
+    rows = db.all(
+        "SELECT seq FROM events WHERE seq > ? AND seq <= ? AND data LIKE ?",
+        (after, upto, f"%{digits}%"),
+    )
+    return int(upto), [seq for (seq,) in rows]
+
+
+def _blank(tx: Transaction, seqs: list[int]) -> None:
+    tx.execute_many("UPDATE events SET data = ? WHERE seq = ?", [(_ERASED, s) for s in seqs])
+
+
+def _forget_deliveries(tx: Transaction, digits: str) -> None:
+    tx.execute("UPDATE webhook_deliveries SET data = ? WHERE data LIKE ?", (_ERASED, f"%{digits}%"))
+
+
+def _note(tx: Transaction, counts: dict[str, int], by: str) -> str:
+    now = timestamp()
+    tx.execute(
+        "INSERT INTO erasures (number, erased_at, by_whom, calls, events, rejections, files)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            tx.head + 1,
+            now,
+            by,
+            counts["calls"],
+            counts["events"],
+            counts["rejections"],
+            counts["files"],
+        ),
+    )
+    tx.emit("privacy.erased", "system/privacy", counts)
+    return now
+
+
+def erasures(db: Reading, before: int, limit: int) -> list[Json]:
+    """What was erased when and by whom, the newest first; not of whom."""
+    names = ("number", "erased_at", "by", "calls", "events", "rejections", "files")
+    rows = db.all(
+        "SELECT number, erased_at, by_whom, calls, events, rejections, files FROM erasures"
+        " WHERE number < ? ORDER BY number DESC LIMIT ?",
+        (before, limit),
+    )
+    return [dict(zip(names, row, strict=True)) for row in rows]

@@ -1,0 +1,442 @@
+"""Calls and their events in the database."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import msgspec
+
+from actors.call import machine
+from actors.call.machine import Standing, Status, Verdict
+from actors.call.messages import Closed, EndCall, EventRow, Json, NewCall
+from actors.call.stamp import milliseconds
+from supervisor.errors import Rejected
+from supervisor.event import timestamp
+from supervisor.transaction import Reading, Row, Transaction
+
+# Events of a call that one event of the log tells, and how large their payloads may be together.
+TOLD_AT_ONCE = 100
+TOLD_BYTES = 64 * 1024
+# What is said and what we count may differ by so many seconds.
+TOLERANCE = 2.0
+IDLE = "no event for too long"
+
+_json = msgspec.json
+
+
+class Call(msgspec.Struct):
+    """One call. Times as RFC 3339 in UTC; durations in seconds."""
+
+    number: int
+    call_id: str
+    provider: str
+    provider_call_id: str
+    provider_stream_id: str
+    phone_number_id: str
+    tenant_id: str
+    agent_id: str
+    agent_version: int | None
+    from_number: str
+    to_number: str
+    caller: str
+    callee: str
+    started_at: str
+    ended_at: str | None
+    status: Status
+    guessed: bool
+    reason: str
+    duration_seconds: float | None
+    duration_computed: float | None
+    start_hash: str
+    end_hash: str
+    artifacts: Json
+    timeline: Json | None
+    summary: Json | None
+    outcome: str
+    events: int
+    created_at: str
+    closed_at: str | None
+
+    def standing(self) -> Standing:
+        """As the machine sees it."""
+        since = 0.0
+        if self.closed_at is not None:
+            since = milliseconds(self.closed_at, timestamp()) / 1000
+        return Standing(self.status, self.guessed, self.end_hash, since)
+
+
+_COLUMNS = ", ".join(Call.__struct_fields__)
+_JSON_COLUMNS = ("artifacts", "timeline", "summary")
+
+
+def _call(row: Row) -> Call:
+    fields = dict(zip(Call.__struct_fields__, row, strict=True))
+    for name in _JSON_COLUMNS:
+        if fields[name] is not None:
+            fields[name] = _json.decode(fields[name])
+    fields["status"] = Status(fields["status"])
+    fields["guessed"] = bool(fields["guessed"])
+    return Call(**fields)
+
+
+def load(db: Reading, call_id: str) -> Call | None:
+    """A call's row."""
+    row = db.one(f"SELECT {_COLUMNS} FROM calls WHERE call_id = ?", (call_id,))  # noqa: S608
+    return None if row is None else _call(row)
+
+
+def found(db: Reading, call_id: str) -> Call:
+    """A call's row. Raises Rejected `not_found`."""
+    call = load(db, call_id)
+    if call is None:
+        raise Rejected(
+            "not_found",
+            f"there is no call {call_id[:80]!r}",
+            {"action": "use the call_id that the start of the call was answered with"},
+        )
+    return call
+
+
+def live(db: Reading) -> list[tuple[str, int]]:
+    """All calls in progress: (id, number), the oldest first."""
+    return [
+        (call_id, number)
+        for call_id, number in db.all(
+            "SELECT call_id, number FROM calls WHERE status = 'in_progress' ORDER BY number"
+        )
+    ]
+
+
+# -- changes -----------------------------------------------------------------------------
+
+
+def start(tx: Transaction, call_id: str, new: NewCall) -> tuple[str, bool]:
+    """Keep a new call: (its id, True). The one of the same provider's id: (that, False).
+
+    Raises Rejected `conflict` where that was started with another body.
+    """
+    known = tx.one(
+        "SELECT call_id, start_hash FROM calls WHERE provider = ? AND provider_call_id = ?",
+        (new.provider, new.provider_call_id),
+    )
+    if known is not None:
+        if known[1] != new.body_hash:
+            raise Rejected(
+                "conflict",
+                f"provider_call_id {new.provider_call_id[:80]!r} was started with another body",
+                {"action": "give each call a provider_call_id of its own"},
+            )
+        return known[0], False
+    tx.execute(
+        "INSERT INTO calls (number, call_id, provider, provider_call_id, provider_stream_id,"
+        " phone_number_id, tenant_id, agent_id, agent_version, from_number, to_number, caller,"
+        " callee, started_at, status, guessed, reason, start_hash, end_hash, artifacts, outcome,"
+        " events, created_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'in_progress', 0, '', ?, '', '{}', '',"
+        " 0, ?)",
+        (
+            tx.head + 1,  # the number of the event that tells of it: rising, and its own
+            call_id,
+            new.provider,
+            new.provider_call_id,
+            new.provider_stream_id,
+            new.phone_number_id,
+            new.tenant_id,
+            new.agent_id,
+            new.agent_version,
+            new.from_number,
+            new.to_number,
+            new.caller,
+            new.callee,
+            new.started_at,
+            new.body_hash,
+            timestamp(),
+        ),
+    )
+    data = {
+        "provider": new.provider,
+        "provider_call_id": new.provider_call_id,
+        "phone_number_id": new.phone_number_id,
+        "tenant_id": new.tenant_id,
+        "agent_id": new.agent_id,
+        "from_number": new.from_number,
+        "to_number": new.to_number,
+        "started_at": new.started_at,
+    }
+    tx.emit("call.started", _subject(call_id), data)
+    return call_id, True
+
+
+def append(tx: Transaction, call_id: str, rows: tuple[EventRow, ...], late: float) -> int:
+    """Keep events that are not there yet, all or none; how many were new.
+
+    Raises Rejected `not_found`, and `conflict` where the call ended too long ago.
+    """
+    row = tx.one(
+        "SELECT number, status, closed_at, events FROM calls WHERE call_id = ?", (call_id,)
+    )
+    if row is None:
+        found(tx, call_id)
+    assert row is not None
+    number, status, closed_at, count = row
+    if closed_at is not None:
+        since = milliseconds(closed_at, timestamp()) / 1000
+        if machine.event(Standing(Status(status), seconds_since=since), late) is Verdict.LATE:
+            raise Rejected(
+                "conflict",
+                f"the call ended more than {late:g} s ago",
+                {"action": "raise calls.late if events come later than that"},
+            )
+    new: list[EventRow] = []
+    for event in rows:
+        place = count + len(new) + 1
+        added = tx.execute(
+            "INSERT INTO call_events (call, place, ts, type, payload, key)"
+            " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (call, key) DO NOTHING",
+            (number, place, event.ts, event.type, event.payload, event.key),
+        )
+        if added:
+            new.append(event)
+    if not new:
+        return 0
+    tx.execute(
+        "UPDATE calls SET events = ?, summary = NULL WHERE number = ?", (count + len(new), number)
+    )
+    for some in _pieces(new):
+        told = [
+            {"ts": e.ts, "type": e.type, "payload": msgspec.Raw(e.payload.encode())} for e in some
+        ]
+        tx.emit("call.events", _subject(call_id), {"events": told})
+    return len(new)
+
+
+def _pieces(rows: list[EventRow]) -> list[list[EventRow]]:
+    """Such that no event of the log becomes large for having many."""
+    pieces: list[list[EventRow]] = [[]]
+    size = 0
+    for row in rows:
+        if pieces[-1] and (len(pieces[-1]) >= TOLD_AT_ONCE or size + len(row.payload) > TOLD_BYTES):
+            pieces.append([])
+            size = 0
+        pieces[-1].append(row)
+        size += len(row.payload)
+    return pieces
+
+
+def end(tx: Transaction, message: EndCall, late: float) -> Closed:
+    """A gateway says how a call ended. Raises Rejected `not_found`, `conflict`, `invalid`."""
+    call = found(tx, message.call_id)
+    verdict = machine.end(call.standing(), message.body_hash, late)
+    if verdict is Verdict.SAME:
+        return Closed(call.call_id, call.status.value)
+    if verdict is not Verdict.TAKEN:
+        raise Rejected(
+            "conflict",
+            f"the call has ended already: {call.status.value} at {call.ended_at}",
+            {"action": "send the end of a call once; the same again is answered the same"},
+        )
+    computed = milliseconds(call.started_at, message.ended_at) / 1000
+    if computed < 0:
+        raise Rejected(
+            "invalid",
+            f"ended_at: {message.ended_at} is before the start, {call.started_at}",
+            {"action": "check the clock of the voice gateway", "field": "ended_at"},
+        )
+    reported = message.duration_seconds
+    differ = reported is not None and abs(reported - computed) > TOLERANCE
+    _close(tx, call, message.status, message.ended_at, "", computed, reported, message.body_hash)
+    data: Json = {
+        "status": message.status.value,
+        "ended_at": message.ended_at,
+        "duration_seconds": reported,
+        "duration_computed": computed,
+        "duration_differs": differ,
+    }
+    tx.emit("call.ended", _subject(call.call_id), data)
+    return Closed(call.call_id, message.status.value)
+
+
+def end_idle(tx: Transaction, call_id: str) -> bool:
+    """Nobody has said anything of a call for long: it has failed."""
+    call = load(tx, call_id)
+    if call is None or machine.idle(call.standing()) is not Verdict.TAKEN:
+        return False
+    last = tx.value("SELECT max(ts) FROM call_events WHERE call = ?", (call.number,))
+    ended_at = max(call.started_at, last or call.started_at)
+    computed = milliseconds(call.started_at, ended_at) / 1000
+    _close(tx, call, Status.FAILED, ended_at, IDLE, computed, None, "")
+    data: Json = {
+        "status": Status.FAILED.value,
+        "ended_at": ended_at,
+        "duration_seconds": None,
+        "duration_computed": computed,
+        "duration_differs": False,
+        "reason": IDLE,
+    }
+    tx.emit("call.ended", _subject(call_id), data)
+    return True
+
+
+def _close(
+    tx: Transaction,
+    call: Call,
+    status: Status,
+    ended_at: str,
+    reason: str,
+    computed: float,
+    reported: float | None,
+    end_hash: str,
+) -> None:
+    tx.execute(
+        "UPDATE calls SET status = ?, ended_at = ?, reason = ?, guessed = ?,"
+        " duration_computed = ?, duration_seconds = ?, end_hash = ?, closed_at = ?, summary = NULL"
+        " WHERE number = ?",
+        (
+            status.value,
+            ended_at,
+            reason,
+            int(not end_hash),
+            computed,
+            reported,
+            end_hash,
+            timestamp(),
+            call.number,
+        ),
+    )
+
+
+def add_artifacts(tx: Transaction, call_id: str, new: dict[str, dict[str, str]]) -> None:
+    """Add to what is known of recordings and transcripts. Raises Rejected `not_found`."""
+    call = found(tx, call_id)
+    kept: dict[str, dict[str, str]] = call.artifacts
+    merged = {kind: {**kept.get(kind, {}), **new.get(kind, {})} for kind in {**kept, **new}}
+    if merged == kept:
+        return
+    tx.execute(
+        "UPDATE calls SET artifacts = ? WHERE number = ?",
+        (_json.encode(merged, order="sorted").decode(), call.number),
+    )
+    # An address may have a key in it, so only which there are.
+    names = {kind: sorted(entries) for kind, entries in new.items()}
+    tx.emit("call.artifacts", _subject(call_id), names)
+
+
+def set_timeline(tx: Transaction, call_id: str, timeline: Json) -> None:
+    """Keep the timeline that the gateway made. Raises Rejected `not_found`."""
+    call = found(tx, call_id)
+    if call.timeline == timeline:
+        return
+    tx.execute(
+        "UPDATE calls SET timeline = ? WHERE number = ?",
+        (_json.encode(timeline).decode(), call.number),
+    )
+    counts = {name: len(part) for name, part in timeline.items() if isinstance(part, list)}
+    tx.emit("call.timeline", _subject(call_id), counts)
+
+
+def to_sum_up(db: Reading, limit: int) -> list[Call]:
+    """Calls that are over and of which there is no summary yet, or not of all events."""
+    rows = db.all(
+        f"SELECT {_COLUMNS} FROM calls WHERE closed_at IS NOT NULL AND summary IS NULL"  # noqa: S608
+        " ORDER BY number LIMIT ?",
+        (limit,),
+    )
+    return [_call(row) for row in rows]
+
+
+def sum_up(tx: Transaction, call: Call, summary: Json) -> None:
+    """Keep a summary, unless events have come since the call was read."""
+    changed = tx.execute(
+        "UPDATE calls SET summary = ?, outcome = ?"
+        " WHERE number = ? AND events = ? AND end_hash = ? AND summary IS NULL",
+        (
+            _json.encode(summary).decode(),
+            summary["outcome"],
+            call.number,
+            call.events,
+            call.end_hash,
+        ),
+    )
+    if changed:
+        tx.emit("call.summed_up", _subject(call.call_id), summary)
+
+
+# -- reading ------------------------------------------------------------------------------
+
+
+class Filter(msgspec.Struct, frozen=True):
+    """What a list of calls is narrowed by; empty is any."""
+
+    status: str = ""
+    tenant_id: str = ""
+    phone_number_id: str = ""
+    number: str = ""
+    outcome: str = ""
+    provider_call_id: str = ""
+    since: str = ""
+    until: str = ""
+
+
+_FILTERS = {
+    "status": "status = ?",
+    "tenant_id": "tenant_id = ?",
+    "phone_number_id": "phone_number_id = ?",
+    "number": "(caller = ? OR callee = ?)",
+    "outcome": "outcome = ?",
+    "provider_call_id": "provider_call_id = ?",
+    "since": "started_at >= ?",
+    "until": "started_at < ?",
+}
+
+
+def page(db: Reading, wanted: Filter, before: int, limit: int) -> list[Call]:
+    """Calls with a number below `before`, the newest first."""
+    where, values = ["number < ?"], [before]
+    for name, condition in _FILTERS.items():
+        value: Any = getattr(wanted, name)
+        if value:
+            where.append(condition)
+            values += [value] * condition.count("?")
+    rows = db.all(
+        f"SELECT {_COLUMNS} FROM calls WHERE {' AND '.join(where)}"  # noqa: S608
+        " ORDER BY number DESC LIMIT ?",
+        (*values, limit),
+    )
+    return [_call(row) for row in rows]
+
+
+class KeptEvent(msgspec.Struct, frozen=True):
+    """An event of a call; `place` is its number in the order of arrival."""
+
+    ts: str
+    type: str
+    payload: msgspec.Raw
+    place: int
+
+
+def events(
+    db: Reading, number: int, after: tuple[str, int] = ("", 0), limit: int = 2**31
+) -> list[KeptEvent]:
+    """A call's events in the order of their times, from after (time, place)."""
+    rows = db.all(
+        "SELECT ts, type, payload, place FROM call_events"
+        " WHERE call = ? AND (ts > ? OR (ts = ? AND place > ?)) ORDER BY ts, place LIMIT ?",
+        (number, after[0], after[0], after[1], limit),
+    )
+    return [KeptEvent(ts, kind, msgspec.Raw(data.encode()), at) for ts, kind, data, at in rows]
+
+
+def with_events(db: Reading, call_id: str) -> tuple[Call, list[KeptEvent]]:
+    """A call and all its events. Raises Rejected `not_found`."""
+    call = found(db, call_id)
+    return call, events(db, call.number)
+
+
+def _subject(call_id: str) -> str:
+    return f"call/{call_id}"
+
+
+def ago(seconds: float) -> str:
+    """A moment in the past, as it is kept."""
+    return timestamp(datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=seconds))

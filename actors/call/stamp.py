@@ -1,0 +1,45 @@
+"""Timestamps of clients: RFC 3339 with microseconds, and nothing else. Pure."""
+
+from __future__ import annotations
+
+import datetime
+import re
+
+# Real dates and times only are left to `datetime`.
+PATTERN = r"^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d\.\d{6}([Zz]|[+-]\d\d:\d\d)$(?!\n)"
+
+_WHOLE = re.compile(PATTERN)
+_UTC = datetime.UTC
+
+
+def moment(text: str) -> datetime.datetime:
+    """What it stands for, in UTC. Raises ValueError."""
+    if _WHOLE.match(text) is None:
+        raise ValueError("expected RFC 3339 with microseconds, like 2026-01-01T08:00:01.000000Z")
+    try:
+        return datetime.datetime.fromisoformat(text.upper()).astimezone(_UTC)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"no such date or time: {error}") from error
+
+
+def shown(when: datetime.datetime) -> str:
+    """As they are kept and shown: UTC, so that texts are in the order of times."""
+    return when.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def normal(text: str) -> str:
+    """The same moment as it is kept. Raises ValueError."""
+    if text[-1:] == "Z" and text[10:11] == "T" and _WHOLE.match(text) is not None:
+        try:
+            # The usual case: it is as it is kept if it is a real date.
+            datetime.datetime.fromisoformat(text)
+        except ValueError as error:
+            raise ValueError(f"no such date or time: {error}") from error
+        return text
+    return shown(moment(text))
+
+
+def milliseconds(first: str, second: str) -> int:
+    """From one kept timestamp to another."""
+    parse = datetime.datetime.fromisoformat
+    return round((parse(second) - parse(first)).total_seconds() * 1000)

@@ -1,0 +1,106 @@
+"""From bodies to messages of calls, and from rows to answers."""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from actors.call import linked, records, timeline
+from actors.call.linked import Linked
+from actors.call.messages import EventRow, Json
+from actors.call.records import Call as Row
+from actors.call.records import KeptEvent
+from actors.call.stamp import normal
+from actors.call.story import Story
+from actors.call.summaries import story_of
+from actors.call.summary import summarize
+from api.call_bodies import CallView, EventBody
+from api.errors import ApiError
+from config.runtime import e164
+from supervisor.transaction import Reading
+
+# -- parsing -----------------------------------------------------------------------------
+
+
+def rows_of(events: list[EventBody]) -> tuple[EventRow, ...]:
+    """A batch as it is kept. Raises ApiError with the field that is wrong."""
+    rows = []
+    for i, event in enumerate(events):
+        ts = stamp(f"events[{i}].ts", event.ts)
+        payload = msgspec.json.encode(event.payload, order="deterministic")
+        if event.idempotency_key is not None:
+            key = f"key:{event.idempotency_key}"
+        else:
+            same = f"{ts}\0{event.type}\0".encode() + payload
+            key = hashlib.blake2b(same, digest_size=16).hexdigest()
+        rows.append(EventRow(ts, event.type, payload.decode(), key))
+    return tuple(rows)
+
+
+def stamp(field: str, text: str) -> str:
+    """A timestamp as it is kept. Raises ApiError with the field."""
+    try:
+        return normal(text)
+    except ValueError as error:
+        raise ApiError(422, "invalid", f"{field}: {error}", {"field": field}) from error
+
+
+def digest(body: msgspec.Struct) -> str:
+    """What tells a repeated body from another."""
+    return hashlib.sha256(msgspec.json.encode(body)).hexdigest()
+
+
+def number_of(text: str) -> str:
+    """E.164 where it is a number with its country; else as it came."""
+    text = text.strip()
+    try:
+        return e164(text)
+    except ValueError:
+        return text
+
+
+# -- reading, in a thread ---------------------------------------------------------------
+
+
+def view(row: Row, summary: Json | None = None, files: list[Linked] | None = None) -> CallView:
+    """A call as clients see it."""
+    said, counted = row.duration_seconds, row.duration_computed
+    differs = said is not None and counted is not None and abs(said - counted) > records.TOLERANCE
+    same = {
+        name: getattr(row, name)
+        for name in CallView.__struct_fields__
+        if name not in ("summary", "files", "duration_differs")
+    }
+    return CallView(**same, duration_differs=differs, summary=summary, files=files)
+
+
+def whole(db: Reading, call_id: str, silence: int) -> tuple[Row, Json, list[Linked]]:
+    """A call, its summary as of now, and its files. Raises Rejected."""
+    row = records.found(db, call_id)
+    summary = row.summary
+    if summary is None:
+        story = story_of(row, records.events(db, row.number))
+        summary = summarize(story, row.status, silence)
+        row.outcome = summary["outcome"]
+    return row, summary, linked.files_of(db, row)
+
+
+def events_of(db: Reading, call_id: str, after: tuple[str, int], limit: int) -> list[KeptEvent]:
+    """A page of events. Raises Rejected."""
+    return records.events(db, records.found(db, call_id).number, after, limit)
+
+
+def story_of_call(db: Reading, call_id: str) -> tuple[Row, Story]:
+    """A call and what happened in it. Raises Rejected."""
+    row, events = records.with_events(db, call_id)
+    return row, story_of(row, events)
+
+
+def timeline_of(db: Reading, call_id: str, silence: int) -> Json:
+    """The timeline that was sent, or one that is computed. Raises Rejected."""
+    row, story = story_of_call(db, call_id)
+    if row.timeline is not None:
+        return {"call_id": call_id, "source": "gateway", "timeline": row.timeline}
+    drawn = timeline.compute(story, row.started_at, silence)
+    return {"call_id": call_id, "source": "computed", "timeline": drawn}
