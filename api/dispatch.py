@@ -232,8 +232,9 @@ class Dispatcher:
                 error=known.message,
             )
         echo(surface, request.body, known)
-        headers = [*error_headers(known), *common]
-        return Response(surface.status(known), headers, surface.body(known))
+        body = surface.body(known)
+        headers = [*error_headers(known, empty=not body), *common]
+        return Response(surface.status(known), headers, body)
 
     # -- parts ----------------------------------------------------------------
 
@@ -347,9 +348,12 @@ def unauthorized(token: str | None) -> ApiError:
     )
 
 
-def error_headers(error: ApiError) -> Headers:
-    """Of an error's answer."""
-    return [_JSON, *((k.lower().encode(), v.encode()) for k, v in error.headers.items())]
+def error_headers(error: ApiError, *, empty: bool = False) -> Headers:
+    """Of an error's answer, with a body or without."""
+    return [
+        *([] if empty else [_JSON]),
+        *((k.lower().encode(), v.encode()) for k, v in error.headers.items()),
+    ]
 
 
 def is_loopback(address: str) -> bool:

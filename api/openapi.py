@@ -14,6 +14,7 @@ from config import VERSION
 _REASONS = {
     200: "OK",
     206: "A range of it",
+    304: "It is what the client has",
     400: "The request cannot be read",
     401: "No token, or an unknown one",
     403: "Not allowed",
@@ -141,4 +142,6 @@ def _errors(operation: Operation) -> dict[str, Any]:
 
 
 def _error(surface: Surface, status: int) -> dict[str, Any]:
+    if status == 304 or status in surface.empty:
+        return {"description": _REASONS[status]}
     return {"description": _REASONS[status], "content": _json(dict(surface.schema))}

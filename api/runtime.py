@@ -89,7 +89,7 @@ class RuntimeApi:
                 "resolveNumber", "GET", "/internal/v1/runtime/phone_numbers/{phone_number}",
                 "What a voice gateway needs to answer a number, with the secrets of its tools.",
                 self.resolve, dict[str, Any], query=ResolveQuery, scope="runtime:ro",
-                errors=(404, 409, 422, 500),
+                errors=(304, 404, 409, 422, 500),
             ),
             row(
                 "reportRejection", "POST", "/internal/v1/runtime/rejections",

@@ -249,7 +249,10 @@ class Streams:
                 logger.error("stream_failed", path=request.path, exc_info=failure)
                 error = ApiError(500, "internal", "an internal error; see the log")
             body = operation.surface.body(error)
-            headers = [*error_headers(error), (b"content-length", b"%d" % len(body))]
+            headers = [
+                *error_headers(error, empty=not body),
+                (b"content-length", b"%d" % len(body)),
+            ]
             await send(
                 {
                     "type": "http.response.start",

@@ -48,6 +48,20 @@ def check_type(document: Document, method: str, path: str, status: int, kind: st
     assert {kind.partition(";")[0], "*/*"} & set(declared), f"{method} {path}: {kind}"
 
 
+def check_answer(document: Document, method: str, path: str, answer: httpx.Response) -> None:
+    """Fails when an answer is not one of the operation's: JSON, another type, or nothing at all."""
+    kind = answer.headers.get("content-type")
+    if kind == "application/json":
+        check(document, method, path, answer.status_code, answer.json())
+    elif kind is not None:
+        check_type(document, method, path, answer.status_code, kind)
+    else:
+        operation = operation_of(document, method, path)
+        assert operation is not None
+        assert "content" not in operation["responses"][str(answer.status_code)]
+        assert answer.content == b""
+
+
 async def look(answer: httpx.Response) -> None:
     """A hook for httpx: every answer that a test gets is compared with the document."""
     request = answer.request

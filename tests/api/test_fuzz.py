@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis_jsonschema import from_schema
 
-from tests.api.declared import check, operation_of
+from tests.api.declared import check_answer, operation_of
 from tests.appliance import Appliance
 
 Document = dict[str, Any]
@@ -54,6 +54,21 @@ OPERATIONS = [
     ("POST", "/egress/v1/{app_id}/tasks/{task_id}/spotlight"),
     ("POST", "/egress/v1/{app_id}/tasks/{task_id}/upload"),
     ("GET", "/egress/v1/{app_id}/tasks/{task_id}/files/{name}"),
+    ("GET", "/internal/v1/runtime/phone_numbers/{phone_number}"),
+    ("POST", "/internal/v1/runtime/rejections"),
+    ("GET", "/internal/v1/runtime/rejections"),
+    ("POST", "/internal/v1/calls/start"),
+    ("GET", "/internal/v1/calls"),
+    ("GET", "/internal/v1/calls/{call_id}"),
+    ("POST", "/internal/v1/calls/{call_id}/events"),
+    ("GET", "/internal/v1/calls/{call_id}/events"),
+    ("POST", "/internal/v1/calls/{call_id}/end"),
+    ("POST", "/internal/v1/calls/{call_id}/artifacts"),
+    ("POST", "/internal/v1/calls/{call_id}/timeline"),
+    ("GET", "/internal/v1/calls/{call_id}/timeline"),
+    ("GET", "/internal/v1/calls/{call_id}/transcript"),
+    ("POST", "/internal/v1/erasures"),
+    ("GET", "/internal/v1/erasures"),
     ("GET", "/egress/v1/capacity"),
 ]
 PROFILES = dict.fromkeys(["baresip", "recording", "streaming", "script"])
@@ -261,7 +276,7 @@ def test_an_operation_takes_any_rubbish(
     @given(st.data())
     def fuzz(data: st.DataObject) -> None:
         url = path
-        for part in ("{actor}", "{name}", "{app_id}", "{task_id}"):
+        for part in ("{actor}", "{name}", "{app_id}", "{task_id}", "{phone_number}", "{call_id}"):
             if part in url:
                 text = data.draw(names | st.just("app1") if part == "{app_id}" else names)
                 url = url.replace(part, "".join(f"%{b:02X}" for b in text.encode()))
@@ -275,7 +290,7 @@ def test_an_operation_takes_any_rubbish(
         assert 0 < len(answer.headers.get("x-request-id", "refused early")) <= 64
         asked = answer.request.url.path
         if operation_of(document, method, asked) is operation:
-            check(document, method, asked, answer.status_code, answer.json())
+            check_answer(document, method, asked, answer)
 
     fuzz()
     healthy(client)

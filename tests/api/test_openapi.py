@@ -56,6 +56,22 @@ EXPECTED = {
     ("POST", "/egress/v1/{app_id}/tasks/{task_id}/upload"),
     ("GET", "/egress/v1/{app_id}/tasks/{task_id}/files/{name}"),
     ("GET", "/egress/v1/capacity"),
+    ("GET", "/internal/v1/runtime/phone_numbers/{phone_number}"),
+    ("POST", "/internal/v1/runtime/rejections"),
+    ("GET", "/internal/v1/runtime/rejections"),
+    ("POST", "/internal/v1/calls/start"),
+    ("GET", "/internal/v1/calls"),
+    ("GET", "/internal/v1/calls/{call_id}"),
+    ("POST", "/internal/v1/calls/{call_id}/events"),
+    ("GET", "/internal/v1/calls/{call_id}/events"),
+    ("POST", "/internal/v1/calls/{call_id}/end"),
+    ("POST", "/internal/v1/calls/{call_id}/artifacts"),
+    ("POST", "/internal/v1/calls/{call_id}/timeline"),
+    ("GET", "/internal/v1/calls/{call_id}/timeline"),
+    ("GET", "/internal/v1/calls/{call_id}/transcript"),
+    ("GET", "/internal/v1/calls/{call_id}/stream"),
+    ("POST", "/internal/v1/erasures"),
+    ("GET", "/internal/v1/erasures"),
 }
 
 
@@ -107,8 +123,12 @@ async def test_every_operation_answers_its_documented_error_without_a_token(
             url = re.sub(r"\{\w+\}", "x", path)
             answer = await client.request(method, url)
             assert answer.status_code == 401, path
-            schema = operation["responses"]["401"]["content"]["application/json"]["schema"]
-            jsonschema.validate(answer.json(), schema)
+            documented = operation["responses"]["401"]
+            if "content" in documented:
+                schema = documented["content"]["application/json"]["schema"]
+                jsonschema.validate(answer.json(), schema)
+            else:
+                assert answer.content == b""
 
 
 async def test_a_path_answers_405_to_other_methods(shared: Appliance, document: Document) -> None:
