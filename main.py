@@ -194,6 +194,7 @@ class Switchboard:
                     self.resolver,
                     lambda: current.config.runtime,
                     self.eraser,
+                    lambda: current.config.limits.json_depth,
                 ).operations(),
                 *SystemApi(appliance).operations(),
                 *WebhookApi(self.webhook_router).operations(),

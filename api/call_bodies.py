@@ -15,7 +15,8 @@ from actors.call.stamp import PATTERN
 
 NEWEST = 2**62
 
-Stamp = Annotated[str, msgspec.Meta(pattern=PATTERN)]
+# What it must be is looked at by `stamp` in call_parts.py, which can say what is wrong.
+Stamp = Annotated[str, msgspec.Meta(max_length=64, extra_json_schema={"pattern": PATTERN})]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Words = Annotated[str, msgspec.Meta(max_length=256)]
 Address = Annotated[str, msgspec.Meta(max_length=4096)]

@@ -8,7 +8,7 @@ import msgspec
 
 from actors.call import linked, records, timeline
 from actors.call.linked import Linked
-from actors.call.messages import EventRow, Json
+from actors.call.messages import Batch, EventRow, Json
 from actors.call.records import Call as Row
 from actors.call.records import KeptEvent
 from actors.call.stamp import normal
@@ -16,26 +16,38 @@ from actors.call.story import Story
 from actors.call.summaries import story_of
 from actors.call.summary import summarize
 from api.call_bodies import CallView, EventBody
+from api.dispatch import check_depth
 from api.errors import ApiError
 from config.runtime import e164
 from supervisor.transaction import Reading
 
+_canonical = msgspec.json.Encoder(order="deterministic").encode
+
 # -- parsing -----------------------------------------------------------------------------
 
 
-def rows_of(events: list[EventBody]) -> tuple[EventRow, ...]:
-    """A batch as it is kept. Raises ApiError with the field that is wrong."""
+def batch_of(events: list[EventBody], depth: int) -> Batch:
+    """A batch as it is kept; payloads may be nested so deep. Raises ApiError."""
     rows = []
     for i, event in enumerate(events):
-        ts = stamp(f"events[{i}].ts", event.ts)
-        payload = msgspec.json.encode(event.payload, order="deterministic")
+        try:
+            ts = normal(event.ts)
+        except ValueError as error:
+            raise wrong(f"events[{i}].ts", error) from error
+        payload = _canonical(event.payload)
+        check_depth(payload, depth)
         if event.idempotency_key is not None:
             key = f"key:{event.idempotency_key}"
         else:
-            same = f"{ts}\0{event.type}\0".encode() + payload
+            same = b"%s\0%s\0%s" % (ts.encode(), event.type.encode(), payload)
             key = hashlib.blake2b(same, digest_size=16).hexdigest()
         rows.append(EventRow(ts, event.type, payload.decode(), key))
-    return tuple(rows)
+    return Batch(tuple(rows), records.tell(rows))
+
+
+def wrong(field: str, error: ValueError) -> ApiError:
+    """The answer to a field that cannot be."""
+    return ApiError(422, "invalid", f"{field}: {error}", {"field": field})
 
 
 def stamp(field: str, text: str) -> str:
@@ -43,7 +55,7 @@ def stamp(field: str, text: str) -> str:
     try:
         return normal(text)
     except ValueError as error:
-        raise ApiError(422, "invalid", f"{field}: {error}", {"field": field}) from error
+        raise wrong(field, error) from error
 
 
 def digest(body: msgspec.Struct) -> str:

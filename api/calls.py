@@ -44,10 +44,10 @@ from api.call_bodies import (
     TranscriptQuery,
 )
 from api.call_parts import (
+    batch_of,
     digest,
     events_of,
     number_of,
-    rows_of,
     stamp,
     story_of_call,
     timeline_of,
@@ -70,7 +70,7 @@ MANY = 200
 
 
 class CallsApi:
-    """The handlers. `runtime` gives the section in force."""
+    """The handlers. `runtime` gives the section in force, `depth` how deep JSON may be nested."""
 
     def __init__(
         self,
@@ -79,12 +79,14 @@ class CallsApi:
         resolver: Resolver,
         runtime: Callable[[], Runtime],
         eraser: erase.Eraser,
+        depth: Callable[[], int],
     ) -> None:
         self._router = router
         self._services = services
         self._resolver = resolver
         self._runtime = runtime
         self._eraser = eraser
+        self._depth = depth
 
     # -- a call goes on ----------------------------------------------------------------
 
@@ -125,10 +127,10 @@ class CallsApi:
                 422, "invalid", f"events: at most {most} at once", {"action": "send them in parts"}
             )
         if len(events) > MANY:
-            rows = await trio.to_thread.run_sync(rows_of, events)
+            batch = await trio.to_thread.run_sync(batch_of, events, self._depth())
         else:
-            rows = rows_of(events)
-        await self._tell(AppendEvents(call.params["call_id"], rows))
+            batch = batch_of(events, self._depth())
+        await self._tell(AppendEvents(call.params["call_id"], batch))
         return Ok()
 
     async def end(self, call: Call[Nothing, EndBody]) -> CallId:
@@ -157,7 +159,12 @@ class CallsApi:
 
     async def draw(self, call: Call[Nothing, TimelineBody]) -> CallId:
         """POST /internal/v1/calls/{call_id}/timeline."""
-        drawn = msgspec.to_builtins(call.body.timeline)
+        body = call.body.timeline
+        if body.generated_at is not None:
+            stamp("timeline.generated_at", body.generated_at)
+        if body.origin is not None and body.origin.ts is not None:
+            stamp("timeline.origin.ts", body.origin.ts)
+        drawn = msgspec.to_builtins(body)
         for marker in drawn["markers"]:
             marker["type"] = marker["type"] or marker.pop("kind")
             marker.pop("kind", None)
@@ -289,7 +296,8 @@ class CallsApi:
             row(
                 "appendCallEvents", "POST", f"{one}/events",
                 "Events of a call: all of a batch or none, each once.", self.append, Ok,
-                body=EventsBody, body_limit=batch, errors=(404, 409, 413, 422, 503, 507),
+                body=EventsBody, body_limit=batch, own_depth=True,
+                errors=(404, 409, 413, 422, 503, 507),
             ),
             row(
                 "callEvents", "GET", f"{one}/events",

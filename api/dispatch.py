@@ -270,7 +270,8 @@ class Dispatcher:
         if not body and operation.optional_body:
             body = b"{}"
         try:
-            check_depth(body, self.limits().json_depth)
+            if not operation.own_depth:
+                check_depth(body, self.limits().json_depth)
             return decoder.decode(body)
         except msgspec.ValidationError as error:
             raise ApiError(status, "invalid", str(error)) from error
@@ -307,24 +308,25 @@ def decode_query(operation: Operation, query: bytes) -> Any:
 _NOTHING = Nothing()
 
 
-# A bracket, or a text, in which brackets are none; also one that does not end.
-_BRACKET = re.compile(rb'[\[\]{}]|"(?:[^"\\]|\\.)*+"?', re.DOTALL)
-_OPENS, _CLOSES = (b"[", b"{"), (b"]", b"}")
+# A text in JSON, in which brackets are none.
+_TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def check_depth(body: bytes, limit: int) -> None:
     """Refuse JSON nested deeper than `limit`. Raises ApiError."""
     if body.count(b"[") + body.count(b"{") <= limit:
         return  # cannot be deeper than it has brackets
-    depth = 0
-    for found in _BRACKET.finditer(body):
-        bracket = found[0]
-        if bracket in _OPENS:
-            depth += 1
-            if depth > limit:
-                raise ApiError(422, "invalid", f"the body is nested deeper than {limit} levels")
-        elif bracket in _CLOSES:
-            depth -= 1
+    # What is left when texts and all but brackets are taken away; then pair after pair.
+    left = brackets = _TEXT.sub(b"", body).translate(None, _NO_BRACKETS)
+    for _ in range(limit):
+        left = left.replace(b"{}", b"").replace(b"[]", b"")
+        if not left:
+            return
+    steps = (1 if byte in b"[{" else -1 for byte in brackets)
+    if max(itertools.accumulate(steps), default=0) > limit:
+        raise ApiError(422, "invalid", f"the body is nested deeper than {limit} levels")
+    # Else it is no JSON: the decoder says so.
 
 
 def no_operation(method: str, path: str, methods: set[str]) -> ApiError:

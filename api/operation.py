@@ -94,6 +94,8 @@ class Operation:
     files: tuple[str, ...] = ()
     # The largest body, in bytes; None is what is configured for all.
     body_limit: Callable[[], int] | None = None
+    # The handler itself looks at the depth of the parts of the body that have no schema.
+    own_depth: bool = False
 
 
 _PART = re.compile(r"\{(\w+)(:path)?\}")

@@ -42,8 +42,8 @@ async def perform(services: Services, message: CallMessage) -> object:
     """Do what a message says: of a call that is live, and of one that is over."""
     store, late = services.store, services.settings().late
     match message:
-        case AppendEvents(call_id, rows):
-            return await store.write(records.append, call_id, rows, late)
+        case AppendEvents(call_id, batch):
+            return await store.write(records.append, call_id, batch, late)
         case EndCall():
             return await store.write(records.end, message, late)
         case AddArtifacts(call_id, artifacts):

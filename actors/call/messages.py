@@ -22,6 +22,14 @@ class EventRow(NamedTuple):
     key: str
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Events, and the data of the events of the log that tell of them when all of them are new."""
+
+    rows: tuple[EventRow, ...]
+    told: tuple[bytes, ...]
+
+
 class Began(msgspec.Struct, frozen=True):
     """A call was kept, now or before (`new` is false)."""
 
@@ -86,7 +94,7 @@ class AppendEvents(Ask[int]):
     """Events of a call; how many of them are new."""
 
     call_id: str
-    rows: tuple[EventRow, ...]
+    batch: Batch
 
 
 @dataclass(frozen=True, slots=True)

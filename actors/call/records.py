@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from actors.call import machine
 from actors.call.machine import Standing, Status, Verdict
-from actors.call.messages import Closed, EndCall, EventRow, Json, NewCall
+from actors.call.messages import Batch, Closed, EndCall, EventRow, Json, NewCall
 from actors.call.stamp import milliseconds
 from supervisor.errors import Rejected
 from supervisor.event import timestamp
@@ -23,6 +24,7 @@ TOLERANCE = 2.0
 IDLE = "no event for too long"
 
 _json = msgspec.json
+_encode = msgspec.json.Encoder().encode
 
 
 class Call(msgspec.Struct):
@@ -66,6 +68,14 @@ class Call(msgspec.Struct):
         return Standing(self.status, self.guessed, self.end_hash, since)
 
 
+# Rows that are inserted at once.
+_SIZES = (100, 10, 1)
+_INSERT = {
+    size: "INSERT INTO call_events (call, place, ts, type, payload, key) VALUES "  # noqa: S608
+    + ", ".join(["(?, ?, ?, ?, ?, ?)"] * size)
+    + " ON CONFLICT (call, key) DO NOTHING"
+    for size in _SIZES
+}
 _COLUMNS = ", ".join(Call.__struct_fields__)
 _JSON_COLUMNS = ("artifacts", "timeline", "summary")
 
@@ -168,7 +178,7 @@ def start(tx: Transaction, call_id: str, new: NewCall) -> tuple[str, bool]:
     return call_id, True
 
 
-def append(tx: Transaction, call_id: str, rows: tuple[EventRow, ...], late: float) -> int:
+def append(tx: Transaction, call_id: str, batch: Batch, late: float) -> int:
     """Keep events that are not there yet, all or none; how many were new.
 
     Raises Rejected `not_found`, and `conflict` where the call ended too long ago.
@@ -188,40 +198,60 @@ def append(tx: Transaction, call_id: str, rows: tuple[EventRow, ...], late: floa
                 f"the call ended more than {late:g} s ago",
                 {"action": "raise calls.late if events come later than that"},
             )
-    new: list[EventRow] = []
-    for event in rows:
-        place = count + len(new) + 1
-        added = tx.execute(
-            "INSERT INTO call_events (call, place, ts, type, payload, key)"
-            " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (call, key) DO NOTHING",
-            (number, place, event.ts, event.type, event.payload, event.key),
-        )
-        if added:
-            new.append(event)
-    if not new:
+    added = _insert(tx, number, count, batch.rows)
+    if not added:
         return 0
+    told = batch.told
+    if added < len(batch.rows):
+        # Some were there before. What is new has a place of this batch: without holes now.
+        places = tx.all(
+            "SELECT place FROM call_events WHERE call = ? AND place > ? ORDER BY place",
+            (number, count),
+        )
+        for place, (given,) in enumerate(places, count + 1):
+            tx.execute(
+                "UPDATE call_events SET place = ? WHERE call = ? AND place = ?",
+                (place, number, given),
+            )
+        told = tell([batch.rows[given - count - 1] for (given,) in places])
     tx.execute(
-        "UPDATE calls SET events = ?, summary = NULL WHERE number = ?", (count + len(new), number)
+        "UPDATE calls SET events = ?, summary = NULL WHERE number = ?", (count + added, number)
     )
-    for some in _pieces(new):
-        told = [
-            {"ts": e.ts, "type": e.type, "payload": msgspec.Raw(e.payload.encode())} for e in some
-        ]
-        tx.emit("call.events", _subject(call_id), {"events": told})
-    return len(new)
+    for data in told:
+        tx.emit("call.events", _subject(call_id), msgspec.Raw(data))
+    return added
 
 
-def _pieces(rows: list[EventRow]) -> list[list[EventRow]]:
-    """Such that no event of the log becomes large for having many."""
-    pieces: list[list[EventRow]] = [[]]
+def _insert(tx: Transaction, number: int, count: int, rows: Sequence[EventRow]) -> int:
+    """Keep those that are not there, with places after `count`; how many they are.
+
+    Many rows a statement: between two statements the writer may have to wait for other threads.
+    """
+    added = at = 0
+    for size in _SIZES:
+        while len(rows) - at >= size:
+            values: list[object] = []
+            for place, row in enumerate(rows[at : at + size], count + at + 1):
+                values += (number, place, *row)
+            added += tx.execute(_INSERT[size], values)
+            at += size
+    return added
+
+
+def tell(rows: Sequence[EventRow]) -> tuple[bytes, ...]:
+    """Events as the data of events of the log: in pieces, so that none becomes large."""
+    pieces: list[list[bytes]] = [[]]
     size = 0
     for row in rows:
-        if pieces[-1] and (len(pieces[-1]) >= TOLD_AT_ONCE or size + len(row.payload) > TOLD_BYTES):
+        one = b'{"ts":"%s","type":%s,"payload":%s}' % (
+            row.ts.encode(), _encode(row.type), row.payload.encode(),
+        )  # fmt: skip
+        if pieces[-1] and (len(pieces[-1]) >= TOLD_AT_ONCE or size + len(one) > TOLD_BYTES):
             pieces.append([])
             size = 0
-        pieces[-1].append(row)
-        size += len(row.payload)
-    return pieces
+        pieces[-1].append(one)
+        size += len(one)
+    return tuple(b'{"events":[' + b",".join(piece) + b"]}" for piece in pieces if piece)
 
 
 def end(tx: Transaction, message: EndCall, late: float) -> Closed:

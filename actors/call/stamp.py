@@ -8,8 +8,10 @@ import re
 # Real dates and times only are left to `datetime`.
 PATTERN = r"^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d\.\d{6}([Zz]|[+-]\d\d:\d\d)$(?!\n)"
 
+_USUAL = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z\Z")
 _WHOLE = re.compile(PATTERN)
 _UTC = datetime.UTC
+_parse = datetime.datetime.fromisoformat
 
 
 def moment(text: str) -> datetime.datetime:
@@ -29,14 +31,14 @@ def shown(when: datetime.datetime) -> str:
 
 def normal(text: str) -> str:
     """The same moment as it is kept. Raises ValueError."""
-    if text[-1:] == "Z" and text[10:11] == "T" and _WHOLE.match(text) is not None:
-        try:
-            # The usual case: it is as it is kept if it is a real date.
-            datetime.datetime.fromisoformat(text)
-        except ValueError as error:
-            raise ValueError(f"no such date or time: {error}") from error
-        return text
-    return shown(moment(text))
+    if _USUAL.match(text) is None:
+        return shown(moment(text))
+    try:
+        # It is as it is kept already, if it is a real date.
+        _parse(text)
+    except ValueError as error:
+        raise ValueError(f"no such date or time: {error}") from error
+    return text
 
 
 def milliseconds(first: str, second: str) -> int:

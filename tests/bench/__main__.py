@@ -19,7 +19,8 @@ from rich.table import Table
 from tests.bench.kit import ROOT, Options, Row
 
 BENCHES = (
-    "tell", "ask", "idle", "durable", "status", "fanout", "start", "cycles", "drain", "recording",
+    "tell", "ask", "idle", "durable", "status", "fanout", "start", "cycles", "drain", "calls",
+    "recording",
 )  # fmt: skip
 
 

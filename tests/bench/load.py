@@ -18,7 +18,7 @@ STALLED = 20.0
 _LENGTH = b"content-length: "
 
 
-class _Link:
+class Link:
     """A connection and what has come of the next answer."""
 
     __slots__ = ("buffer", "need", "socket")
@@ -30,7 +30,7 @@ class _Link:
         self.need = 0
 
 
-def _pump(links: list[_Link], came: Callable[[_Link], bool]) -> None:
+def pump(links: list[Link], came: Callable[[Link], bool]) -> None:
     """Hand on what comes until `came` says that it is enough."""
     by_number = {link.socket.fileno(): link for link in links}
     poll = select.epoll()
@@ -57,12 +57,12 @@ def _pump(links: list[_Link], came: Callable[[_Link], bool]) -> None:
 def requests(port: int, request: str, connections: int, seconds: float) -> float:
     """Answers a second to the same request over kept connections, one at a time on each."""
     raw = request.encode()
-    links = [_Link(port) for _ in range(connections)]
+    links = [Link(port) for _ in range(connections)]
     for link in links:
         link.socket.sendall(raw)
     meter = _Meter(seconds)
 
-    def came(link: _Link) -> bool:
+    def came(link: Link) -> bool:
         if not link.need:
             head = link.buffer.find(b"\r\n\r\n")
             if head < 0:
@@ -76,7 +76,7 @@ def requests(port: int, request: str, connections: int, seconds: float) -> float
         link.socket.sendall(raw)
         return meter.count()
 
-    _pump(links, came)
+    pump(links, came)
     return meter.rate()
 
 
@@ -107,8 +107,8 @@ class _Meter:
 # -- WebSocket ----------------------------------------------------------------------
 
 
-def _open(port: int, path: str, headers: str) -> _Link:
-    link = _Link(port)
+def _open(port: int, path: str, headers: str) -> Link:
+    link = Link(port)
     link.socket.sendall(
         f"GET {path} HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
@@ -121,7 +121,7 @@ def _open(port: int, path: str, headers: str) -> _Link:
     return link
 
 
-def _frames(link: _Link) -> list[bytes]:
+def _frames(link: Link) -> list[bytes]:
     """The payloads of all whole frames that have come (RFC 6455 §5.2)."""
     buffer, at, found = link.buffer, 0, []
     while len(buffer) - at >= 2:
@@ -154,7 +154,7 @@ def commands(
     meter = _Meter(seconds)
     link.socket.sendall(raw * in_flight)
 
-    def came(link: _Link) -> bool:
+    def came(link: Link) -> bool:
         answers = [frame for frame in _frames(link) if frame.startswith(b'{"id"')]
         for answer in answers:
             assert b'"status":200' in answer, answer
@@ -164,7 +164,7 @@ def commands(
             link.socket.sendall(raw * len(answers))
         return False
 
-    _pump([link], came)
+    pump([link], came)
     return meter.rate()
 
 
@@ -184,16 +184,16 @@ def subscribe(
     return rates
 
 
-def _count(links: list[_Link], mark: bytes, wanted: int) -> None:
+def _count(links: list[Link], mark: bytes, wanted: int) -> None:
     """Return when `mark` has come so many times, in frames of one or of many."""
     seen = sum(frame.count(mark) for link in links for frame in _frames(link))
     if seen >= wanted:
         return
 
-    def came(link: _Link) -> bool:
+    def came(link: Link) -> bool:
         nonlocal seen
         for frame in _frames(link):
             seen += frame.count(mark)
         return seen >= wanted
 
-    _pump(links, came)
+    pump(links, came)
