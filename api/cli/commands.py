@@ -28,6 +28,7 @@ from api.cli.base import (
     read_or_exit,
     show_json,
 )
+from api.cli.calls import erase
 from api.cli.webhooks import webhooks
 from config import VERSION
 from config.load import find, state_folder
@@ -236,6 +237,7 @@ def token_revoke(client: Client, name: str, as_json: bool) -> None:
 
 
 cli.add_command(webhooks)
+cli.add_command(erase)
 
 
 @cli.command()
