@@ -23,6 +23,10 @@ from supervisor.store import Store
 from supervisor.transaction import Transaction
 
 
+# Changes that an event names: there may be thousands of numbers.
+MOST_TOLD = 200
+
+
 class Current:
     """The configuration in force; the reconciler alone sets it."""
 
@@ -89,9 +93,11 @@ class Reconciler(Actor[Any]):
         if dry or not changes:
             return Reloaded(applied=not dry, changes=changes)
         await self._apply(old, new)
-        told = [{"path": c.path, "effect": c.effect} for c in changes]
-        await self._announce("config.reloaded", {"changes": told})
-        logger.info("config_reloaded", changes=[c.path for c in changes])
+        told = [{"path": c.path, "effect": c.effect} for c in changes[:MOST_TOLD]]
+        left_out = len(changes) - len(told)
+        more = {"left_out": left_out} if left_out else {}
+        await self._announce("config.reloaded", {"changes": told, **more})
+        logger.info("config_reloaded", changes=[c["path"] for c in told], left_out=left_out)
         return Reloaded(applied=True, changes=changes)
 
     async def _apply(self, old: Config, new: Config) -> None:

@@ -56,6 +56,8 @@ def _effect(path: str, old: Any, new: Any) -> str:
         return "for gateways started from now on"
     if parts[0] == "egress":
         return "for tasks claimed from now on"
+    if parts[0] in ("runtime", "calls"):
+        return "for calls from now on"
     if parts[0] == "webhooks":
         return f"the webhook {parts[1]!r} alone starts again, and goes on where it was"
     if path == "server.bind":
@@ -76,10 +78,19 @@ def _mask(path: str, value: Any) -> Any:
         return MASK
     if path.startswith("webhooks."):
         return _mask_webhook(path, value)
+    if path.startswith("runtime."):
+        # A header of a tool may be a key.
+        return MASK if ".headers" in path else masked(_without_headers(value))
     if isinstance(value, dict) and value.get("env"):
         # A profile that is new or gone: its environment is where its secrets are.
         value = {**value, "env": MASK}
     return masked(value)
+
+
+def _without_headers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: MASK if k == "headers" and v else _without_headers(v) for k, v in value.items()}
+    return [_without_headers(v) for v in value] if isinstance(value, list) else value
 
 
 def _mask_webhook(path: str, value: Any) -> Any:
