@@ -22,7 +22,6 @@ from supervisor.mailbox import Ask
 from supervisor.store import Store
 from supervisor.transaction import Transaction
 
-
 # Changes that an event names: there may be thousands of numbers.
 MOST_TOLD = 200
 
