@@ -42,7 +42,7 @@ def test_one_that_is_right_is_taken(tmp_path: Path) -> None:
     assert runtime.agents["desk"].versions["1"].webhooks == ["ticket"]
 
 
-# -- numbers ----------------------------------------------------------------------------------
+# -- numbers ----------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -98,35 +98,77 @@ def test_a_number_that_two_entries_have_names_both_places(tmp_path: Path) -> Non
     )
 
 
-# -- what points nowhere, or to somebody else's ---------------------------------------------------
+# -- what points nowhere, or to somebody else's ----------------------------------------
 
 
 @pytest.mark.parametrize(
     ("old", "new", "line"),
     [
-        ("tenant: acme, agent: desk", "tenant: acme, agent: dsk", "17: runtime.phone_numbers.front."
-         "agent: there is no agent 'dsk'"),
-        ("tenant: acme, agent: desk", "tenant: acm, agent: null", "17: runtime.phone_numbers.front."
-         "tenant: there is no tenant 'acm'"),
-        ("published: 1", "published: 2", "9: runtime.agents.desk.published: there is no version 2; "
-         "known: 1"),
-        ("1: {system_prompt", "first: {system_prompt", "11: runtime.agents.desk.versions.first: "
-         "expected a number as the name of a version"),
-        ("[crm]", "[crm, erp]", "11: runtime.agents.desk.versions.1.integrations: there is none "
-         "called 'erp' in runtime.integrations"),
-        ("[ticket]", "[tickets]", "11: runtime.agents.desk.versions.1.webhooks: there is none "
-         "called 'tickets' in runtime.webhooks"),
-        ("Asia/Kolkata", "Asia/Atlantis", "3: runtime.tenants.acme.timezone: no time zone: "
-         "'Asia/Atlantis'"),
+        (
+            "tenant: acme, agent: desk",
+            "tenant: acme, agent: dsk",
+            ("17: runtime.phone_numbers.front.agent: there is no agent 'dsk'"),
+        ),
+        (
+            "tenant: acme, agent: desk",
+            "tenant: acm, agent: null",
+            ("17: runtime.phone_numbers.front.tenant: there is no tenant 'acm'"),
+        ),
+        (
+            "published: 1",
+            "published: 2",
+            ("9: runtime.agents.desk.published: there is no version 2; known: 1"),
+        ),
+        (
+            "1: {system_prompt",
+            "first: {system_prompt",
+            ("11: runtime.agents.desk.versions.first: expected a number as the name of a version"),
+        ),
+        (
+            "[crm]",
+            "[crm, erp]",
+            (
+                "11: runtime.agents.desk.versions.1.integrations: there is none "
+                "called 'erp' in runtime.integrations"
+            ),
+        ),
+        (
+            "[ticket]",
+            "[tickets]",
+            (
+                "11: runtime.agents.desk.versions.1.webhooks: there is none "
+                "called 'tickets' in runtime.webhooks"
+            ),
+        ),
+        (
+            "Asia/Kolkata",
+            "Asia/Atlantis",
+            ("3: runtime.tenants.acme.timezone: no time zone: 'Asia/Atlantis'"),
+        ),
         ("Asia/Kolkata", "../UTC", "3: runtime.tenants.acme.timezone: no time zone: '../UTC'"),
-        ("region: IN", "region: XX", "3: runtime.tenants.acme.region: expected a country as IN or "
-         "DE, got: 'XX'"),
-        ("https://crm.example/mcp", "crm.example", "13: runtime.integrations.crm.endpoint: "
-         "expected an address that begins with http:// or https://"),
-        ("https://t.example/", "ftp://t.example/", "15: runtime.webhooks.ticket.endpoint: "
-         "expected an address that begins with http:// or https://"),
+        (
+            "region: IN",
+            "region: XX",
+            ("3: runtime.tenants.acme.region: expected a country as IN or DE, got: 'XX'"),
+        ),
+        (
+            "https://crm.example/mcp",
+            "crm.example",
+            (
+                "13: runtime.integrations.crm.endpoint: "
+                "expected an address that begins with http:// or https://"
+            ),
+        ),
+        (
+            "https://t.example/",
+            "ftp://t.example/",
+            (
+                "15: runtime.webhooks.ticket.endpoint: "
+                "expected an address that begins with http:// or https://"
+            ),
+        ),
     ],
-)  # fmt: skip
+)
 def test_one_thing_wrong(tmp_path: Path, old: str, new: str, line: str) -> None:
     found = problems(tmp_path, changed(old, new))
     assert line in found, found
@@ -135,14 +177,32 @@ def test_one_thing_wrong(tmp_path: Path, old: str, new: str, line: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line"),
     [
-        ("crm: {tenant: acme", "crm: {tenant: other", "11: runtime.agents.desk.versions.1."
-         "integrations: runtime.integrations.crm ({file}:13) belongs to another tenant, 'other'"),
-        ("ticket: {tenant: acme", "ticket: {tenant: other", "11: runtime.agents.desk.versions.1."
-         "webhooks: runtime.webhooks.ticket ({file}:15) belongs to another tenant, 'other'"),
-        ("tenant: acme, agent: desk", "tenant: other, agent: desk", "17: runtime.phone_numbers."
-         "front.agent: runtime.agents.desk ({file}:6) belongs to another tenant, 'acme'"),
+        (
+            "crm: {tenant: acme",
+            "crm: {tenant: other",
+            (
+                "11: runtime.agents.desk.versions.1.integrations: "
+                "runtime.integrations.crm ({file}:13) belongs to another tenant, 'other'"
+            ),
+        ),
+        (
+            "ticket: {tenant: acme",
+            "ticket: {tenant: other",
+            (
+                "11: runtime.agents.desk.versions.1."
+                "webhooks: runtime.webhooks.ticket ({file}:15) belongs to another tenant, 'other'"
+            ),
+        ),
+        (
+            "tenant: acme, agent: desk",
+            "tenant: other, agent: desk",
+            (
+                "17: runtime.phone_numbers."
+                "front.agent: runtime.agents.desk ({file}:6) belongs to another tenant, 'acme'"
+            ),
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_belongs_to_another_tenant_is_not_to_be_had(
     tmp_path: Path, old: str, new: str, line: str
 ) -> None:
@@ -164,7 +224,7 @@ def test_an_agent_without_a_published_version_is_taken(tmp_path: Path) -> None:
     assert runtime.agents["desk"].published is None
 
 
-# -- templates, schemas, numbers -----------------------------------------------------------------
+# -- templates, schemas, numbers ----------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -245,7 +305,7 @@ def test_a_secret_that_has_the_wrong_type_is_not_told(tmp_path: Path) -> None:
     assert "s3kr1t" not in found
 
 
-# -- the packaged example ------------------------------------------------------------------------
+# -- the packaged example ----------------------------------------
 
 
 def test_the_packaged_tenant_is_beside_ones_own(tmp_path: Path) -> None:
