@@ -199,7 +199,7 @@ class Dispatcher:
         if type(answer) is not Answer:
             return 200, [_JSON], _encode(answer)
         body = answer.body if isinstance(answer.body, bytes) else _encode(answer.body)
-        headers = [(b"content-type", answer.content_type.encode())]
+        headers = [(b"content-type", answer.content_type.encode())] if body else []
         headers += [(k.lower().encode(), v.encode()) for k, v in answer.headers]
         return answer.status, headers, body
 

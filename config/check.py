@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from config.model import Auth, Config, Egress, Gateways, PortRange, Profile
+from config.runtime import MOST_DAYS
 from config.source import Path
 from config.webhooks import check_webhook
 
@@ -42,7 +43,7 @@ _MAY_BE_ZERO = {
     "requests_per_minute", "memory_mb", "open_files", "linger", "grace", "seconds",
     "egress_days", "cpu", "disk_kb", "disk_free_mb", "retries", "tasks", "record", "snapshot",
     "page", "waiting",
-    "webhook_days",
+    "webhook_days", "retention_days", "late", "silence",
 }  # fmt: skip
 
 
@@ -70,10 +71,12 @@ def cross_check(config: Config) -> Iterator[Finding]:
         except ValueError as error:
             yield ("server", "bind", i), str(error)
     yield from _auth(config.auth)
-    for section in ("server", "limits", "retention", "gateways", "egress", "webhooks"):
+    for section in ("server", "limits", "retention", "gateways", "egress", "webhooks", "calls"):
         yield from _numbers(msgspec.to_builtins(getattr(config, section)), (section,))
     yield from _gateways(config.gateways)
     yield from _egress(config.egress)
+    if config.calls.retention_days > MOST_DAYS:
+        yield ("calls", "retention_days"), f"expected a number from 0 to {MOST_DAYS}"
     for name, webhook in config.webhooks.items():
         yield from check_webhook(name, webhook, config.retention)
 

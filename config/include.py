@@ -25,7 +25,7 @@ def include(document: Document, folder: FilePath, problems: list[Problem]) -> No
         try:
             found = _matching(folder, pattern)
         except (OSError, ValueError) as error:
-            problems.append(Problem(document.position(at), dotted(at), f"{pattern}: {error}"))
+            problems.append(Problem(document.position(at), dotted(at), f"{pattern!r}: {error}"))
             continue
         for file in found:
             _add(document, runtime, file, folder, problems)
@@ -37,6 +37,8 @@ def _matching(folder: FilePath, pattern: str) -> list[FilePath]:
     root, below = (FilePath(base.anchor), base.relative_to(base.anchor)) if base.anchor else (
         folder, base
     )  # fmt: skip
+    if not below.name:
+        raise ValueError("expected the name of a file, or a pattern of names")
     found = sorted(path for path in root.glob(str(below)) if path.is_file())
     if len(found) > MOST:
         raise ValueError(f"more than {MOST} files")

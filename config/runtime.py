@@ -6,6 +6,7 @@ in files beside it that `include` names: large ones are kept apart, one for each
 
 from __future__ import annotations
 
+import math
 import zoneinfo
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -24,6 +25,9 @@ from config.source import Document, Path, Problem, dotted
 SECTIONS = ("tenants", "phone_numbers", "agents", "integrations", "webhooks")
 # What a prompt's template knows.
 PROMPT_FIELDS = ("tenant", "phone_number", "agent", "call", "now", "date", "time", "weekday")
+
+# A hundred years: what is to be kept for longer is kept for ever, which is 0.
+MOST_DAYS = 36_500
 
 Finding = tuple[Path, str]
 
@@ -208,6 +212,10 @@ class _Check:
             at: Path = ("runtime", "tenants", key)
             if tenant.timezone not in _zones():
                 yield (*at, "timezone"), f"no time zone: {tenant.timezone!r}"
+            days = tenant.logging.retention_days
+            if not 0 <= days <= MOST_DAYS:
+                below: Path = (*at, "logging", "retention_days")
+                yield below, f"expected a number from 0 to {MOST_DAYS}, got: {days:g}"
             if tenant.region and tenant.region not in phonenumbers.SUPPORTED_REGIONS:
                 yield (*at, "region"), f"expected a country as IN or DE, got: {tenant.region!r}"
 
@@ -241,6 +249,9 @@ class _Check:
                 if not number.isdigit():
                     yield below, "expected a number as the name of a version"
                 yield from _template((*below, "system_prompt"), version.system_prompt)
+                if version.tool_policy.max_calls_per_turn < 0:
+                    policy: Path = (*below, "tool_policy", "max_calls_per_turn")
+                    yield policy, "expected a number of 0 or more"
                 yield from self._tools(below, agent, version)
 
     def _tools(self, at: Path, agent: Agent, version: AgentVersion) -> Iterator[Finding]:
@@ -273,10 +284,12 @@ class _Check:
             at: Path = ("runtime", "integrations", key)
             yield from self._tenant(at, integration.tenant)
             yield from _address((*at, "endpoint"), integration.endpoint)
+            yield from _timeout((*at, "timeout_secs"), integration.timeout_secs)
         for key, webhook in self._runtime.webhooks.items():
             at = ("runtime", "webhooks", key)
             yield from self._tenant(at, webhook.tenant)
             yield from _address((*at, "endpoint"), webhook.endpoint)
+            yield from _timeout((*at, "timeout_secs"), webhook.timeout_secs)
             try:
                 jsonschema.Draft202012Validator.check_schema(webhook.input_schema)
             except jsonschema.SchemaError as error:
@@ -302,6 +315,11 @@ def _zones() -> frozenset[str]:
 def _address(at: Path, address: str) -> Iterator[Finding]:
     if not address.startswith(("http://", "https://")):
         yield at, "expected an address that begins with http:// or https://"
+
+
+def _timeout(at: Path, seconds: float) -> Iterator[Finding]:
+    if not (math.isfinite(seconds) and seconds > 0):
+        yield at, f"expected a number above 0, got: {seconds:g}"
 
 
 # -- prompts ---------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import datetime
 import re
 
 # Real dates and times only are left to `datetime`.
-PATTERN = r"^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d\.\d{6}([Zz]|[+-]\d\d:\d\d)$(?!\n)"
+PATTERN = r"^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d\.\d{6}([Zz]|[+-]\d\d:[0-5]\d)$(?!\n)"
 
 _USUAL = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z\Z")
 _WHOLE = re.compile(PATTERN)
@@ -26,7 +26,8 @@ def moment(text: str) -> datetime.datetime:
 
 def shown(when: datetime.datetime) -> str:
     """As they are kept and shown: UTC, so that texts are in the order of times."""
-    return when.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    # Not `strftime`: it does not pad years before 1000.
+    return when.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def normal(text: str) -> str:
