@@ -21,12 +21,13 @@ class BucketError(Exception):
 
 
 class Bucket:
-    """One bucket by its settings. Raises BucketError where boto3 is not installed."""
+    """One bucket by its settings. Raises BucketError where those or boto3 are missing or wrong."""
 
     def __init__(self, settings: Settings) -> None:
         try:
             import boto3
             from botocore.config import Config
+            from botocore.exceptions import BotoCoreError
         except ImportError as error:
             raise BucketError("uploads need boto3: install the extra `s3` (make s3)") from error
         self._settings = settings
@@ -46,7 +47,7 @@ class Bucket:
                     proxies={},
                 ),
             )
-        except ValueError as error:
+        except (ValueError, BotoCoreError) as error:
             raise BucketError(f"egress.upload: {error}") from error
 
     def key(self, task_id: str, name: str) -> str:

@@ -7,6 +7,7 @@ when all that was asked for is there.
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,8 +106,11 @@ def tidy(folder: Folder, track: Track) -> None:
 def _write_playlist(folder: Folder, track: Track, parts: list[list[Segment]]) -> Path:
     target = folder.files / f"{track.name}.m3u8"
     partial = target.with_name(target.name + ".tmp")
-    partial.write_text(playlist.join(parts, target.parent, ended=True), "utf-8")
-    partial.replace(target)
+    try:
+        partial.write_text(playlist.join(parts, target.parent, ended=True), "utf-8")
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
     return target
 
 
@@ -127,15 +131,19 @@ async def _remux(
     text = index.read_text("utf-8").replace("#EXT-X-DISCONTINUITY\n", "")
     base = index.parent.relative_to(folder.root).as_posix()
     lines = [line if not line or line[0] == "#" else f"{base}/{line}" for line in text.split("\n")]
-    listing.write_text("\n".join(lines), "utf-8")
     arguments = ["ffmpeg", "-nostdin", "-v", "error", "-y", "-i", f"{listing}"]
     arguments += ["-map", "0", "-c", "copy", *_FORMATS[name], f"file:{partial}"]
     process = Process(Command(arguments, owner=owner), registry)
     try:
+        listing.write_text("\n".join(lines), "utf-8")
         ended = await _watched(process, partial)
+        if ended is None:
+            raise CannotFinish(f"{target.name}: nothing was written for {HUNG:g} s")
         if ended.status != 0:
             raise CannotFinish(f"{target.name}: ffmpeg {ended}: {' '.join(process.last_lines(2))}")
         got = await duration(partial, registry, owner)
+        if got is None:
+            raise CannotFinish(f"{target.name}: how much was written cannot be told")
         if got < seconds - SLACK:
             # ffmpeg ends with status 0 also where the disk took only a part of what it wrote.
             raise CannotFinish(f"{target.name}: only {got:.1f} of {seconds:.1f} s were written")
@@ -146,9 +154,10 @@ async def _remux(
     return Made(f"{track.name}.{name}", name, _user(track), target.stat().st_size, got)
 
 
-async def _watched(process: Process, output: Path) -> Exit:
-    """Run it to its end, as long as what it writes grows. Raises CannotFinish."""
+async def _watched(process: Process, output: Path) -> Exit | None:
+    """Run it to its end, as long as what it writes grows; None where it hung. Raises OSError."""
     hung = False
+    failed: OSError | None = None
 
     async def watch() -> None:
         nonlocal hung
@@ -165,20 +174,31 @@ async def _watched(process: Process, output: Path) -> Exit:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch)
-        ended = await process.run()
+        try:
+            await process.run()
+        except OSError as error:
+            # It could not be started. Out of a nursery it would come as a group.
+            failed = error
         nursery.cancel_scope.cancel()
-    if hung:
-        raise CannotFinish(f"{output.name}: nothing was written for {HUNG:g} s")
-    return ended
+    if failed is not None:
+        raise failed
+    return None if hung else process.exit
 
 
-async def duration(path: Path, registry: Registry, owner: str) -> float:
-    """Seconds that a file plays; 0 where it cannot be told."""
+async def duration(path: Path, registry: Registry, owner: str) -> float | None:
+    """Seconds that a file plays: 0 where it does not, None where nobody could say so."""
     arguments = ["ffprobe", "-v", "error", "-show_entries", "format=duration"]
     arguments += ["-of", "csv=p=0", f"file:{path}"]
     process = Process(Command(arguments, owner=owner), registry)
-    with trio.move_on_after(PROBE):
-        await process.run()
+    try:
+        with trio.move_on_after(PROBE):
+            await process.run()
+    except OSError as error:
+        logger.warning("not_probed", actor=owner, file=path.name, error=str(error))
+        return None
+    if process.exit is None or process.exit.status < 0:
+        logger.warning("not_probed", actor=owner, file=path.name, error=str(process.exit))
+        return None
     try:
         return float(process.last_lines(1)[0])
     except (IndexError, ValueError):
@@ -199,17 +219,29 @@ async def salvage(part: Path, registry: Registry, owner: str) -> None:
         if path.name in known:
             continue
         seconds = await duration(path, registry, owner)
+        if seconds is None:
+            continue  # it is looked at again the next time
         if seconds <= 0:
-            path.unlink()
+            with suppress(OSError):
+                path.unlink()
             continue
         extra += f"#EXTINF:{seconds:.6f},\n{path.name}\n"
     if extra:
         text = index.read_text("utf-8") if index.exists() else "#EXTM3U\n"
-        text = text.replace("#EXT-X-ENDLIST\n", "")
+        text = _whole(text, part).replace("#EXT-X-ENDLIST\n", "")
         partial = index.with_suffix(".new")
         try:
             partial.write_text(text + extra, "utf-8")
             partial.replace(index)
         except OSError as error:
             # What a full disk keeps from being named now is found again the next time.
+            partial.unlink(missing_ok=True)
             logger.warning("not_salvaged", actor=owner, error=str(error))
+
+
+def _whole(text: str, part: Path) -> str:
+    """A playlist without a last line that is not whole: the disk was full in the middle of it."""
+    last = text.rpartition("\n")[2]
+    if last and (part / last).exists():
+        return f"{text}\n"
+    return text.removesuffix(last)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from actors.egress import playlist, records
@@ -111,9 +113,9 @@ def objects_of(folder: Folder, made: list[Made]) -> Objects:
     return first, after
 
 
-def longest(job: Job, number: int) -> float:
+def longest(folder: Folder, found: Sequence[Track], number: int) -> float:
     """Seconds of a part: of its longest track."""
-    return max((job.folder.recorded(track, [number]) for track in job.tracks), default=0.0)
+    return max((folder.recorded(track, [number]) for track in found), default=0.0)
 
 
 def verdict(end: End) -> tuple[Input, str, str]:

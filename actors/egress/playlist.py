@@ -17,7 +17,10 @@ class Segment:
 
 
 def read(playlist: Path) -> list[Segment]:
-    """The segments that a part's playlist names and that are there; none without a playlist."""
+    """The segments that a part's playlist names and that are there; none without a playlist.
+
+    It may be cut off anywhere: a full disk took no more of it.
+    """
     try:
         lines = playlist.read_text("utf-8").splitlines()
     except (FileNotFoundError, NotADirectoryError):
@@ -25,12 +28,19 @@ def read(playlist: Path) -> list[Segment]:
     found, seconds = [], 0.0
     for line in lines:
         if line.startswith("#EXTINF:"):
-            seconds = float(line.removeprefix("#EXTINF:").partition(",")[0])
+            seconds = _number(line.removeprefix("#EXTINF:").partition(",")[0])
         elif line and not line.startswith("#"):
             path = playlist.parent / line
             if path.exists():
                 found.append(Segment(path, seconds))
     return found
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
 
 
 def join(parts: Sequence[Sequence[Segment]], folder: Path, *, ended: bool) -> str:

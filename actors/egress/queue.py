@@ -271,6 +271,8 @@ class QueueActor(Actor[QueueMessage]):
                 self._close(task.task_id)
             elif entry.child is not None:
                 tell(entry.child.ref, EndRecording())
+            else:
+                self._stir.set()  # it was put back: somebody only has to finish it
         return StopTaken(task.task_id, over, task.state.value)
 
     # -- looking after --------------------------------------------------------------

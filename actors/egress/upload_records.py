@@ -64,23 +64,27 @@ def begun(tx: Transaction, upload: Upload, upload_id: str) -> None:
     )
 
 
-def done(tx: Transaction, upload: Upload, location: str) -> bool:
-    """An object is there; with the last one of a file, the file is, and True is returned."""
+def done(tx: Transaction, upload: Upload, location: str, keep_local: bool) -> list[str]:
+    """An object is there; with the last one of a file, the file is.
+
+    Its local copy, where that is not kept, is said to be gone now: the objects to delete. Said
+    before it is done: a file that is gone and said to be here would be lost to who asks for it.
+    """
     tx.execute(
         "UPDATE egress_uploads SET state = 'done', upload_id = '', error = ''"
         " WHERE task_id = ? AND name = ?",
         (upload.task_id, upload.name),
     )
     if upload.name != upload.file:
-        return False
+        return []
     changed = tx.execute(
-        "UPDATE egress_files SET state = 'uploaded', location = ? WHERE task_id = ? AND name = ?",
-        (location, upload.task_id, upload.file),
+        "UPDATE egress_files SET state = ?, location = ? WHERE task_id = ? AND name = ?",
+        ("uploaded" if keep_local else "remote", location, upload.task_id, upload.file),
     )
     if changed and not upload.file.endswith(".jpg"):
         data = {"file": upload.file, "location": location}
         tx.emit("egress.uploaded", f"egress/{upload.task_id}", data)
-    return True
+    return objects_of(tx, upload.task_id, upload.file) if changed and not keep_local else []
 
 
 def failed(tx: Transaction, upload: Upload, error: str, next_try: float, most: int) -> None:
@@ -107,14 +111,6 @@ def again(tx: Transaction, task_id: str) -> int:
     if count:
         tx.emit("egress.upload_again", f"egress/{task_id}", {"objects": count})
     return count
-
-
-def removed(tx: Transaction, task_id: str, file: str) -> bool:
-    """The local copy of an uploaded file goes now; False where the task is no more."""
-    changed = tx.execute(
-        "UPDATE egress_files SET state = 'remote' WHERE task_id = ? AND name = ?", (task_id, file)
-    )
-    return changed > 0
 
 
 def elsewhere(db: Reading, after: int, limit: int) -> list[tuple[int, str, str, list[str]]]:

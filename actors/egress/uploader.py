@@ -102,8 +102,7 @@ class Uploader(Service):
         while True:
             found = await self._store.read(rows.elsewhere, number, AT_ONCE)
             for number, task_id, file, names in found:  # noqa: B007 - the last one is gone on from
-                folder = Folder(self._folder / "egress" / task_id)
-                await trio.to_thread.run_sync(_remove, folder, file, names)
+                await self._remove(task_id, file, names)
             if len(found) < AT_ONCE:
                 return
 
@@ -150,17 +149,22 @@ class Uploader(Service):
             await self._keep(rows.failed, upload, _short(error), again, MOST)
             return
         except Rejected as error:
-            # The id of an upload in pieces could not be kept: it begins anew.
+            # The id of an upload in pieces could not be kept: it begins anew, and not at once.
+            self._refused = True
             logger.warning("upload_put_off", task_id=upload.task_id, error=str(error))
             return
         location = bucket.location(upload.task_id, upload.name)
-        whole = await self._keep(rows.done, upload, location)
-        if whole and not settings.keep_local:
-            names = await self._store.read(rows.objects_of, upload.task_id, upload.file)
-            # Said before it is done: a file that is gone and said to be here would be lost to who
-            # asks for it. What a kill leaves of it goes with the next start.
-            if await self._keep(rows.removed, upload.task_id, upload.file):
-                await trio.to_thread.run_sync(_remove, folder, upload.file, names)
+        names = await self._keep(rows.done, upload, location, settings.keep_local)
+        if names:
+            await self._remove(upload.task_id, upload.file, names)
+
+    async def _remove(self, task_id: str, file: str, names: list[str]) -> None:
+        """A local copy that is said to be gone. What is left of it goes with the next start."""
+        folder = Folder(self._folder / "egress" / task_id)
+        try:
+            await trio.to_thread.run_sync(_remove, folder, file, names)
+        except OSError as error:
+            logger.warning("local_copy_left", task_id=task_id, file=file, error=str(error))
 
     async def _keep(self, fn: Callable[..., Any], *args: Any) -> Any:
         """A write; where the disk refuses, the object is only tried again later."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, assert_never
 
 import trio
@@ -178,12 +178,15 @@ class TaskWorker(Actor[WorkerMessage]):
         except Rejected as error:
             # What was possible when it was claimed before may be so no more: what is there is kept.
             there = tracks_on_disk(self._folder)
+            await self._mend(there)
             await self._conclude(Input.FAIL, error.code, error.message, there)
             return
         # What ended a task that only has to be finished (records.lost); else somebody asked.
         end = End("broken", task.reason) if task.reason else End("asked")
         if not self._stopping.is_set():
             end = await self._record(job)
+        elif not self._leaving:
+            await self._mend(job.tracks)
         if self._leaving:
             await self._write(leases.release, self._lease)
             return
@@ -211,16 +214,7 @@ class TaskWorker(Actor[WorkerMessage]):
                 return End("asked")
 
     async def _one_part(self, job: Job) -> tuple[End, float]:
-        earlier = await self._services.store.read(made_records.parts, job.task_id)
-        before = [p.part for p in earlier]
-        for track in job.tracks:
-            for number in before:
-                place = job.folder.part(track, number)
-                await salvage(place, self._services.registry, self.context.path)
-        for cut_off in (p.part for p in earlier if p.ended is None):
-            await self._end_part(
-                cut_off, await trio.to_thread.run_sync(longest, job, cut_off), End("killed")
-            )
+        before = await self._mend(job.tracks)
         recorded = job.folder.recorded
         offsets = {t.name: await trio.to_thread.run_sync(recorded, t, before) for t in job.tracks}
         most = job.wanted.max_duration
@@ -257,11 +251,27 @@ class TaskWorker(Actor[WorkerMessage]):
         for track in job.tracks:
             place = job.folder.part(track, number)
             await salvage(place, self._services.registry, self.context.path)
-        seconds = await trio.to_thread.run_sync(longest, job, number) or part.progress.seconds
+        seconds = await trio.to_thread.run_sync(longest, job.folder, job.tracks, number)
+        seconds = seconds or part.progress.seconds
         if end.how == "over" and end.reason == "idle" and not part.seen:
             end = End("failed", "no source has sent anything")
         await self._end_part(number, seconds, end)
         return end, seconds
+
+    async def _mend(self, found: Sequence[Track]) -> list[int]:
+        """Put in order what workers before this one left of its tracks; the parts' numbers."""
+        folder, task = self._folder, self._task
+        # It holds the room that the playlists need where the disk is full.
+        await trio.to_thread.run_sync(shutil.rmtree, folder.run, True)
+        earlier = await self._services.store.read(made_records.parts, task.task_id)
+        for track in found:
+            for part in earlier:
+                place = folder.part(track, part.part)
+                await salvage(place, self._services.registry, self.context.path)
+        for cut_off in (p.part for p in earlier if p.ended is None):
+            seconds = await trio.to_thread.run_sync(longest, folder, found, cut_off)
+            await self._end_part(cut_off, seconds, End("killed"))
+        return [p.part for p in earlier]
 
     async def _end_part(self, number: int, seconds: float, end: End) -> None:
         reason = end.reason or end.how

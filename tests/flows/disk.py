@@ -9,8 +9,8 @@ from pathlib import Path
 
 from main import ADMIN_TOKEN
 from tests.appliance import ROOT, Appliance
+from tests.disk import UNSHARE
 
-UNSHARE = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-Urm"]
 SIZE = "6m"
 
 

@@ -7,7 +7,6 @@ and that goes with it.
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import sqlite3
@@ -18,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.database import NAME, Database
+from tests.disk import UNSHARE
 from tests.supervisor.kit import word_migrations
 
 ROOT = Path(__file__).parents[2]
-UNSHARE = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-Urm"]
 TMPFS = "mount -t tmpfs -o size=1m tmpfs {0}"
 
 

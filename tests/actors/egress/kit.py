@@ -45,6 +45,7 @@ from actors.egress.queue import QueueActor
 from actors.egress.records import Task
 from actors.egress.services import Services
 from actors.egress.uploader import Poke
+from actors.egress.worker import TaskWorker
 from actors.lease import Clock, Lease
 from config.load import load
 from config.model import Channel, Egress, Source
@@ -143,10 +144,14 @@ class Crew:
     hands: list[Hand] = field(default_factory=list)
     # Do they end when they are asked to?
     obedient: bool = True
+    # Those who come from then on do the work themselves.
+    real: bool = False
     on_start: Callable[[Hand], None] = lambda hand: None
     _changed: trio.Event = field(default_factory=trio.Event)
 
-    def __call__(self, task: Task, lease: Lease, services: Services) -> Hand:
+    def __call__(self, task: Task, lease: Lease, services: Services) -> Actor[WorkerMessage]:
+        if self.real:
+            return TaskWorker(task, lease, services)
         return Hand(self, task, lease, services)
 
     def came(self, hand: Hand) -> None:
@@ -336,15 +341,24 @@ class Yard:
 
 @asynccontextmanager
 async def yard(
-    folder: Path, clock: MockClock, settings: Egress = SETTINGS, **change: Any
+    folder: Path,
+    clock: MockClock,
+    settings: Egress = SETTINGS,
+    *,
+    real: bool = False,
+    **change: Any,
 ) -> AsyncIterator[Yard]:
-    """One that runs. Opened again on the same folder, it is the appliance's next boot."""
+    """One that runs. Opened again on the same folder, it is the appliance's next boot.
+
+    `real`: its workers do the work themselves.
+    """
     clock.rate = 1.0
     async with trio.open_nursery() as nursery:
         migrations = [leases.migrations, schema.migrations]
         bench = await Bench(folder, migrations).start(nursery)
         found = Yard(folder, bench, clock, settings)
         found.change(**change)
+        found.crew.real = real
         await found.tree.start(nursery)
         try:
             with trio.fail_after(900):

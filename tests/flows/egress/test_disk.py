@@ -11,7 +11,7 @@ from pathlib import Path
 import trio
 
 from tests.appliance import ROOT, Appliance, laid_over
-from tests.flows.disk import UNSHARE
+from tests.disk import UNSHARE
 from tests.flows.egress.kit import APP, QUICK, Studio, channel
 from tests.flows.egress.media import ffmpeg, plays, seconds
 from tests.flows.kit import Json
