@@ -374,6 +374,7 @@ class Switchboard:
             "commands": self.store.commands,
             "writes_waiting": self.store.waiting,
             "gateways_live": len(self.directory.refs),
+            "calls_live": len(self.calls.live),
             "processes": len(self.registry.groups),
         }
 

@@ -42,7 +42,7 @@ class EventBody(msgspec.Struct, kw_only=True):
 
     ts: Stamp
     type: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
-    payload: dict[str, Any] = {}
+    payload: dict[str, Any] | None = None
     idempotency_key: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | None = None
 
 

@@ -34,7 +34,7 @@ def batch_of(events: list[EventBody], depth: int) -> Batch:
             ts = normal(event.ts)
         except ValueError as error:
             raise wrong(f"events[{i}].ts", error) from error
-        payload = _canonical(event.payload)
+        payload = _canonical(event.payload or {})
         check_depth(payload, depth)
         if event.idempotency_key is not None:
             key = f"key:{event.idempotency_key}"

@@ -140,15 +140,20 @@ class _Walker:
             near = difflib.get_close_matches(key, hints, n=1)
             known = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(hints)}"
             self.note((*path, key), f"unknown key; {known}")
-        for info in msgspec.structs.fields(kind):
-            if info.required and info.name not in value:
-                self.note(path, f"{info.name!r} is missing")
+        for name in _required(kind):
+            if name not in value:
+                self.note(path, f"{name!r} is missing")
 
 
 @functools.lru_cache
 def _hints(kind: type[Section]) -> dict[str, Any]:
     """Of each section once: there may be many thousands of one kind."""
     return typing.get_type_hints(kind)
+
+
+@functools.lru_cache
+def _required(kind: type[Section]) -> tuple[str, ...]:
+    return tuple(info.name for info in msgspec.structs.fields(kind) if info.required)
 
 
 def _expected(kind: Any, value: Any, fallback: str) -> str:

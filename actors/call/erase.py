@@ -23,7 +23,7 @@ from supervisor.transaction import Reading, Transaction
 # Calls in one transaction, and events of the log looked through at once.
 AT_ONCE = 20
 LOOKED_AT = 5000
-# Fewer digits than this are found in too much else.
+# Fewer digits than these are found in too much else.
 LEAST_DIGITS = 7
 
 _ERASED = bytes(ERASED).decode()
@@ -139,8 +139,8 @@ class Eraser:
     async def _erase_mentions(self, number: str) -> None:
         """Whatever else of the log has the number in it: a gateway's calls, for one."""
         digits = number.removeprefix("+")
-        if len(digits) < LEAST_DIGITS or not digits.isdigit():
-            digits = number
+        if len(digits) < LEAST_DIGITS or not (digits.isascii() and digits.isdigit()):
+            return
         after = 0
         while after < self._log.head:
             upto, found = await self._store.read(_mentions, after, digits)
@@ -165,14 +165,14 @@ def _forget_some(tx: Transaction, ids: list[str]) -> tuple[int, int]:
 
 
 def _forget_rejections_of(tx: Transaction, number: str) -> int:
-    count = tx.execute(
+    tx.execute(
+        "UPDATE events SET data = ? WHERE subject IN (SELECT 'rejection/' || number"
+        " FROM call_rejections WHERE caller = ? OR callee = ?)",
+        (_ERASED, number, number),
+    )
+    return tx.execute(
         "DELETE FROM call_rejections WHERE caller = ? OR callee = ?", (number, number)
     )
-    tx.execute(
-        "UPDATE events SET data = ? WHERE subject LIKE 'rejection/%' AND data LIKE ?",
-        (_ERASED, f"%{number}%"),
-    )
-    return count
 
 
 def _mentions(db: Reading, after: int, digits: str) -> tuple[int, list[int]]:
@@ -184,8 +184,8 @@ def _mentions(db: Reading, after: int, digits: str) -> tuple[int, list[int]]:
     if upto is None:
         return after, []
     rows = db.all(
-        "SELECT seq FROM events WHERE seq > ? AND seq <= ? AND data LIKE ?",
-        (after, upto, f"%{digits}%"),
+        "SELECT seq FROM events WHERE seq > ? AND seq <= ? AND instr(data, ?) > 0",
+        (after, upto, digits),
     )
     return int(upto), [seq for (seq,) in rows]
 

@@ -25,6 +25,7 @@ from actors.call.services import Live, Services
 from supervisor.actor import LATER, Actor
 from supervisor.errors import Rejected, StartFailed
 from supervisor.log import logger
+from supervisor.ref import AnyRef
 from supervisor.reply import Reply
 from supervisor.spec import Cause, ChildSpec, Restart, StopReason
 from supervisor.tree import Supervisor
@@ -117,12 +118,17 @@ class CallRouter(Actor[Any]):
         try:
             child = self._members.start_child(spec)
         except (ValueError, StartFailed) as error:
-            # What is said of it is taken by us until the next look finds room for it.
+            # What is said of it is taken by us; and by us it is ended when nobody says anything.
             logger.warning("call_without_actor", call_id=call_id, error=str(error))
-            return
-        services.live[call_id] = Live(child.ref, trio.current_time())
+            ref: AnyRef = self.context.child.ref
+        else:
+            ref = child.ref
+        services.live[call_id] = Live(ref, trio.current_time())
 
     async def _perform(self, message: CallMessage) -> object:
+        live = self._services.live.get(message.call_id)
+        if live is not None:
+            live.last = trio.current_time()
         answer = await perform(self._services, message)
         if isinstance(message, EndCall):
             self._services.live.pop(message.call_id, None)

@@ -8,8 +8,8 @@ import re
 # Real dates and times only are left to `datetime`.
 PATTERN = r"^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d\.\d{6}([Zz]|[+-]\d\d:[0-5]\d)$(?!\n)"
 
-_USUAL = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z\Z")
-_WHOLE = re.compile(PATTERN)
+_USUAL = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z\Z", re.ASCII)
+_WHOLE = re.compile(PATTERN, re.ASCII)
 _UTC = datetime.UTC
 _parse = datetime.datetime.fromisoformat
 

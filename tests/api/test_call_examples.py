@@ -144,7 +144,7 @@ async def test_each_scope_opens_its_part_alone(tmp_path: Path) -> None:
         for mine in doors:
             async with it.appliance.client(token=await make_token(it.client, mine)) as client:
                 for scope, (method, path) in doors.items():
-                    body = {"events": []} if method == "POST" else None
+                    body: Any = {"events": []} if method == "POST" else None
                     answer = await client.request(method, path, json=body)
                     kind = mine.partition(":")[0]
                     if scope == mine or (mine.endswith(":rw") and scope == f"{kind}:ro"):
@@ -202,7 +202,8 @@ async def test_nothing_can_be_told_of_a_call_that_is_not_there(tmp_path: Path) -
         is_actionable(await it.send("nobody", event(1)), 404, "not_found")
         is_actionable(await it.send("nobody"), 404, "not_found")
         is_actionable(await it.try_end("nobody"), 404, "not_found")
-        for path, body in (("artifacts", {}), ("timeline", {"timeline": {}})):
+        bodies: dict[str, Any] = {"artifacts": {}, "timeline": {"timeline": {}}}
+        for path, body in bodies.items():
             answer = await it.client.post(f"{BASE}/nobody/{path}", json=body)
             is_actionable(answer, 404, "not_found")
 
