@@ -49,6 +49,10 @@ class Input(enum.Enum):
     LOST = "lost"  # its worker is gone
 
 
+# How often more a worker is replaced that only makes files of what was recorded.
+FINISHINGS = 3
+
+
 class Illegal(ValueError):
     """An input that a state does not take."""
 
@@ -87,7 +91,7 @@ def step(state: State, what: Input, retries: int, limit: int, reason: str = "") 
         case ((State.PROCESSING | State.STOPPING), Input.FAIL):
             return Step(State.FAILED, reason or "failed", retries)
         case ((State.PROCESSING | State.STOPPING), Input.LOST):
-            if retries >= limit:
+            if retries >= limit + (FINISHINGS if state is State.STOPPING else 0):
                 return Step(State.FAILED, LOST, retries)
             back = State.ENQUEUED if state is State.PROCESSING else State.STOPPING
             return Step(back, "", retries + 1)

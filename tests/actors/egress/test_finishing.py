@@ -193,6 +193,21 @@ async def test_a_task_whose_workers_were_lost_too_often_has_its_files_all_the_sa
         task.whole(view, "x.m3u8", "x.mp4")
 
 
+async def test_who_stops_what_was_lost_too_often_has_its_files_all_the_same(
+    tmp_path: Path, mock_clock: MockClock, footage: Footage
+) -> None:
+    """The worker that was to make the files is lost too: for that there are tries of their own."""
+    async with yard(tmp_path, mock_clock, retries=0) as it:
+        task = await begun(it, footage, format="mp4")
+        it.crew.obedient = False
+        await it.stop(task.task_id)
+    async with yard(tmp_path, mock_clock, real=True, retries=0) as it:
+        task.it = it
+        view = await task.finished("stopped")
+        assert (view.state, view.reason) == ("STOPPED", "user_stop")
+        task.whole(view, "x.mp4")
+
+
 async def test_a_kill_that_was_one_too_many_leaves_the_files_to_the_next_start(
     tmp_path: Path, mock_clock: MockClock, footage: Footage
 ) -> None:
