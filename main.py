@@ -224,13 +224,16 @@ class Switchboard:
             # By the days of each tenant.
             (
                 forget_calls(
-                    lambda: self.current.config.runtime, lambda: self.current.config.calls
+                    lambda: self.current.config.runtime,
+                    lambda: self.current.config.calls,
+                    self.eraser.gone,
                 ),
                 lambda _r: 1.0,
             ),
         ]
         settings = self.current
-        return Keeper(self.store, self.log, lambda: settings.config.retention, rules, [self.sweep])
+        sweeps = [self.eraser.forget_in_memory, self.sweep]
+        return Keeper(self.store, self.log, lambda: settings.config.retention, rules, sweeps)
 
     def _fleet(self) -> Supervisor:
         return Supervisor(
