@@ -41,7 +41,7 @@ from actors.gateway.router import Directory, RouterActor
 from actors.gateway.services import Services
 from actors.lease import Clock
 from actors.reconcile import Current, Reconciler, Reload
-from actors.retention import Keeper, Rule
+from actors.retention import Keeper, Rule, Sweep
 from actors.webhook import records as webhook_records
 from actors.webhook.messages import Apply, WebhookMessage
 from actors.webhook.router import WebhookRouter
@@ -232,7 +232,7 @@ class Switchboard:
             ),
         ]
         settings = self.current
-        sweeps = [self.eraser.forget_in_memory, self.sweep]
+        sweeps: list[Sweep] = [self.eraser.forget_in_memory, self.sweep]
         return Keeper(self.store, self.log, lambda: settings.config.retention, rules, sweeps)
 
     def _fleet(self) -> Supervisor:

@@ -196,7 +196,8 @@ async def test_events_are_read_a_page_at_a_time(tmp_path: Path) -> None:
 async def test_a_timestamp_of_any_wrong_shape_names_its_field(tmp_path: Path) -> None:
     async with gateway(tmp_path) as it:
         call_id = await it.start()
-        for text in (*WRONG, None, 5, 1767254401.0, True, [], {}):
+        texts: list[Any] = [*WRONG, None, 5, 1767254401.0, True, [], {}]
+        for text in texts:
             for answer, field in (
                 (await it.try_start(started_at=text), "started_at"),
                 (await it.send(call_id, {"ts": text, "type": "x"}), "ts"),
