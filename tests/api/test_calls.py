@@ -84,7 +84,6 @@ async def test_a_batch_with_one_bad_event_leaves_nothing(tmp_path: Path) -> None
         ({"ts": at(5), "type": ""}, "type"),
         ({"ts": at(5), "type": "x" * 129}, "type"),
         ({"ts": at(5), "type": "x", "payload": []}, "payload"),
-        ({"ts": at(5), "type": "x", "payload": None}, "payload"),
         ({"ts": at(5), "type": "x", "idempotency_key": ""}, "idempotency_key"),
         ({"ts": "2026-02-30T08:00:01.000000Z", "type": "x"}, "ts"),
         ("x", "events"),
@@ -150,6 +149,31 @@ async def test_the_order_of_keys_does_not_make_another_event(tmp_path: Path) -> 
         await it.tell(call_id, event(1, a=1, b={"c": 2, "d": 3}))
         await it.tell(call_id, event(1, b={"d": 3, "c": 2}, a=1))
         assert len(await it.events(call_id)) == 1
+
+
+async def test_no_payload_is_an_empty_one(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as it:
+        call_id = await it.start()
+        bare = {"ts": at(1), "type": "x"}
+        await it.tell(call_id, bare, {**bare, "payload": None}, {**bare, "payload": {}})
+        (found,) = await it.events(call_id)
+        assert found["payload"] == {}
+
+
+async def test_a_payload_that_is_nested_too_deep_is_refused(tmp_path: Path) -> None:
+    async with gateway(tmp_path, {"limits": {"json_depth": 20}}) as it:
+        call_id = await it.start()
+        for depth, status in ((15, 200), (25, 422), (500, 422), (100_000, 422)):
+            for many in (1, 300):
+                nested = '{{"n":{}1{}}}'.format("[" * depth, "]" * depth)
+                event = '{"ts":"%s","type":"x","payload":%s}'
+                last = event % (at(many), nested)
+                events = ",".join([event % (at(i), "{}") for i in range(many - 1)] + [last])
+                answer = await it.client.post(
+                    f"{BASE}/{call_id}/events", content=f'{{"events":[{events}]}}'
+                )
+                assert answer.status_code == status, (depth, many, answer.text)
+        assert (await it.call(call_id))["events"] == 301
 
 
 async def test_an_idempotency_key_counts_before_what_an_event_says(tmp_path: Path) -> None:
