@@ -20,7 +20,10 @@ from tests.appliance import Appliance, running
 
 Json = dict[str, Any]
 BASE = "/internal/v1/calls"
-CONFIG = {"limits": {"requests_per_minute": 0}}
+# All come from one address.
+CONFIG = {
+    "limits": {"requests_per_minute": 0, "connections": 2000, "connections_per_address": 2000}
+}
 
 
 @dataclass
