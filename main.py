@@ -41,7 +41,7 @@ from actors.gateway.router import Directory, RouterActor
 from actors.gateway.services import Services
 from actors.lease import Clock
 from actors.reconcile import Current, Reconciler, Reload
-from actors.retention import Keeper, Rule
+from actors.retention import Keeper, Rule, Sweep
 from actors.webhook import records as webhook_records
 from actors.webhook.messages import Apply, WebhookMessage
 from actors.webhook.router import WebhookRouter
@@ -224,13 +224,16 @@ class Switchboard:
             # By the days of each tenant.
             (
                 forget_calls(
-                    lambda: self.current.config.runtime, lambda: self.current.config.calls
+                    lambda: self.current.config.runtime,
+                    lambda: self.current.config.calls,
+                    self.eraser.gone,
                 ),
                 lambda _r: 1.0,
             ),
         ]
         settings = self.current
-        return Keeper(self.store, self.log, lambda: settings.config.retention, rules, [self.sweep])
+        sweeps: list[Sweep] = [self.eraser.forget_in_memory, self.sweep]
+        return Keeper(self.store, self.log, lambda: settings.config.retention, rules, sweeps)
 
     def _fleet(self) -> Supervisor:
         return Supervisor(

@@ -326,7 +326,8 @@ class CallsApi:
             row(
                 "callTranscript", "GET", f"{one}/transcript",
                 "What was said, as text or as lines of JSON.", self.transcript, str,
-                query=TranscriptQuery, content_type="text/plain", errors=(404, 422),
+                query=TranscriptQuery, content_type="text/plain",
+                other_types=("application/jsonl",), errors=(404, 422),
             ),
             row(
                 "callStream", "GET", f"{one}/stream",

@@ -74,7 +74,8 @@ def _operation(
     operation: Operation, by_kind: dict[int, Any], components: dict[str, Any]
 ) -> dict[str, Any]:
     schema = by_kind[id(operation.answer)]
-    content = {kind: {"schema": schema} for kind in operation.files or (operation.content_type,)}
+    kinds = operation.files or (operation.content_type, *operation.other_types)
+    content = {kind: {"schema": schema} for kind in kinds}
     answers: dict[str, Any] = {"200": {"description": "OK", "content": content}}
     if operation.files:
         answers["206"] = {"description": _REASONS[206], "content": content}

@@ -89,6 +89,8 @@ class Operation:
     timeout: float | None = None
     # What the answer is written as; a stream is served by streams.py, not by its handler.
     content_type: str = "application/json"
+    # What else it may be written as, where the request asks for that.
+    other_types: tuple[str, ...] = ()
     stream: bool = False
     # Answers with files (FileAnswer) of these types: over HTTP only, in ranges where asked.
     files: tuple[str, ...] = ()

@@ -48,11 +48,18 @@ class RuntimeApi:
         body = call.body
         number = body.phone_number or body.endpoint_address or body.to_number or body.to_address
         found = self._resolver.find(number) if number else None
+        call_id = body.provider_call_id or body.session_external_id
+        occurred_at = ""
+        if body.occurred_at is not None:
+            occurred_at = stamp("occurred_at", body.occurred_at)
+        elif not call_id:
+            # Nothing tells it from another one, so it is no repetition.
+            occurred_at = timestamp()
         new = Rejection(
             0,
-            stamp("occurred_at", body.occurred_at) if body.occurred_at is not None else "",
+            occurred_at,
             body.provider,
-            body.provider_call_id or body.session_external_id,
+            call_id,
             number,
             number_of(body.from_number or body.from_address),
             number_of(body.to_number or body.to_address),

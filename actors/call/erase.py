@@ -33,9 +33,12 @@ _ERASED = bytes(ERASED).decode()
 
 
 def forget_old(
-    runtime: Callable[[], Runtime], settings: Callable[[], Calls]
+    runtime: Callable[[], Runtime], settings: Callable[[], Calls], gone: Callable[[str], None]
 ) -> Callable[[Transaction, str, int], int]:
-    """A rule of retention: each tenant's calls for as long as its `retention_days`."""
+    """A rule of retention: each tenant's calls for as long as its `retention_days`.
+
+    `gone` is told the id of each.
+    """
 
     def forget_some(tx: Transaction, _before: str, limit: int) -> int:
         tenants = runtime().tenants
@@ -52,6 +55,7 @@ def forget_old(
                 (tenant, before, AT_ONCE - count),
             ):
                 forget(tx, call_id)
+                gone(call_id)
                 count += 1
             if count >= AT_ONCE:
                 # As many as were asked for: there may be more.
@@ -107,6 +111,18 @@ class Eraser:
         self._log = log
         self._runtime = runtime
         self._sweep = sweep
+        self._gone: list[str] = []
+
+    def gone(self, call_id: str) -> None:
+        """A call is forgotten: so it is to go from the memory of the log. In any thread."""
+        self._gone.append(call_id)
+
+    async def forget_in_memory(self) -> None:
+        """All that are gone go from the memory of the log too."""
+        gone, self._gone = self._gone, []
+        if gone:
+            subjects = {f"call/{call_id}" for call_id in gone}
+            self._log.erase(lambda event: event.subject in subjects)
 
     def check(self, number: str) -> None:
         """Raises Rejected `conflict` where it is a number of a tenant and of no caller."""
@@ -129,7 +145,9 @@ class Eraser:
             counts["files"] += files
             subjects |= {f"call/{call_id}" for call_id in some}
         self._log.erase(lambda event: event.subject in subjects)
-        counts["rejections"] = await self._store.write(_forget_rejections_of, number)
+        while numbers := await self._store.write(_forget_rejections_of, number, LOOKED_AT):
+            counts["rejections"] += len(numbers)
+            self._log.erase(_among(set(numbers)))
         await self._erase_mentions(number)
         await self._sweep()
         erased_at = await self._store.write(_note, counts, by)
@@ -164,15 +182,20 @@ def _forget_some(tx: Transaction, ids: list[str]) -> tuple[int, int]:
     return sum(events for events, _ in done), sum(files for _, files in done)
 
 
-def _forget_rejections_of(tx: Transaction, number: str) -> int:
-    tx.execute(
-        "UPDATE events SET data = ? WHERE subject IN (SELECT 'rejection/' || number"
-        " FROM call_rejections WHERE caller = ? OR callee = ?)",
-        (_ERASED, number, number),
+def _forget_rejections_of(tx: Transaction, number: str, limit: int) -> list[int]:
+    """Some of them; their numbers, which are those of the events that told of them."""
+    tx.execute("PRAGMA secure_delete = ON")
+    rows = tx.all(
+        "SELECT number FROM call_rejections WHERE caller = ? OR callee = ? LIMIT ?",
+        (number, number, limit),
     )
-    return tx.execute(
-        "DELETE FROM call_rejections WHERE caller = ? OR callee = ?", (number, number)
-    )
+    numbers = [found for (found,) in rows]
+    # By their numbers: in what was reported it may be written in another way.
+    tx.execute_many("DELETE FROM call_rejections WHERE number = ?", [(n,) for n in numbers])
+    _blank(tx, numbers)
+    told = [(_ERASED, f"rejection/{n}") for n in numbers]
+    tx.execute_many("UPDATE webhook_deliveries SET data = ? WHERE subject = ?", told)
+    return numbers
 
 
 def _mentions(db: Reading, after: int, digits: str) -> tuple[int, list[int]]:
@@ -195,7 +218,7 @@ def _blank(tx: Transaction, seqs: list[int]) -> None:
 
 
 def _forget_deliveries(tx: Transaction, digits: str) -> None:
-    tx.execute("UPDATE webhook_deliveries SET data = ? WHERE data LIKE ?", (_ERASED, f"%{digits}%"))
+    tx.execute("UPDATE webhook_deliveries SET data = ? WHERE instr(data, ?) > 0", (_ERASED, digits))
 
 
 def _note(tx: Transaction, counts: dict[str, int], by: str) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.actors.call.test_resolve import TEXT, shape
 from tests.api.calls import BASE, Gateway, event, gateway, is_actionable
 from tests.api.kit import make_token
@@ -189,16 +187,11 @@ async def test_secrets_of_tools_are_for_those_who_may_resolve(tmp_path: Path) ->
             assert "k3y" not in text
 
 
-@pytest.mark.parametrize("path", ["", "/events", "/timeline", "/transcript", "/stream"])
-async def test_a_call_that_is_not_there_is_404(tmp_path: Path, path: str) -> None:
+async def test_of_a_call_that_is_not_there_nothing_is_told_or_taken(tmp_path: Path) -> None:
     async with gateway(tmp_path) as it:
-        answer = await it.client.get(f"{BASE}/nobody{path}")
-        error = is_actionable(answer, 404, "not_found")
-        assert "call_id" in error["action"]
-
-
-async def test_nothing_can_be_told_of_a_call_that_is_not_there(tmp_path: Path) -> None:
-    async with gateway(tmp_path) as it:
+        for path in ("", "/events", "/timeline", "/transcript", "/stream"):
+            answer = await it.client.get(f"{BASE}/nobody{path}")
+            assert "call_id" in is_actionable(answer, 404, "not_found")["action"]
         is_actionable(await it.send("nobody", event(1)), 404, "not_found")
         is_actionable(await it.send("nobody"), 404, "not_found")
         is_actionable(await it.try_end("nobody"), 404, "not_found")
