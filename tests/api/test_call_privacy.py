@@ -227,6 +227,25 @@ async def test_what_is_asked_for_is_no_pattern(tmp_path: Path, number: str) -> N
         assert len(await it.events(call_id)) == 1
 
 
+async def test_what_else_of_the_log_has_the_number_in_it_goes_too(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as it:
+        peers: dict[str, Any] = {
+            f"sip:{DIGITS}@host": ERASED,
+            "sip:bob@host": None,
+            f"+{DIGITS}": ERASED,
+        }
+
+        def ring(tx: Transaction) -> None:
+            for peer in peers:
+                tx.emit("gateway.call_ringing", "gateway/gw1", {"peer": peer})
+
+        await it.appliance.board.store.write(ring)
+        await erase(it)
+        told = [e["data"] for e in await log(it) if e["type"] == "gateway.call_ringing"]
+        assert told == [data or {"peer": peer} for peer, data in peers.items()]
+        assert mentions(it, DIGITS) == []
+
+
 async def test_one_with_a_short_number_is_erased_by_it_alone(tmp_path: Path) -> None:
     async with gateway(tmp_path) as it:
         mine, longer = await it.start(from_number="1001"), await it.start(from_number="10012")
