@@ -19,6 +19,8 @@ _AGENT = {"agent", "assistant", "bot", "model", "ai", "outbound"}
 _SAYS = {"transcript", "utterance"}
 _CALLS = {"tool_call", "function_call"}
 _ANSWERS = {"tool_result", "tool_response", "tool_call_result", "tool_error", "function_result"}
+# Said of a tool that has no answer yet.
+_UNDER_WAY = {"started", "pending", "running", "in_progress", "requested", "queued"}
 _FAILED = {"error", "failed", "failure", "timeout", "denied"}
 
 
@@ -117,6 +119,8 @@ def _uses(story: Story, at: int, payload: Mapping[str, Any]) -> None:
         args=payload.get("args", payload.get("arguments", payload.get("input"))),
     )
     story.tools.append(call)
+    if str(payload.get("status", "")).lower() in _UNDER_WAY:
+        return
     if "status" in payload or _number(payload, "latency_ms", "duration_ms") is not None:
         _done(call, at, payload, failed=False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import secrets
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,44 @@ async def test_all_that_there_is_of_a_caller_is_erased_and_nothing_else(tmp_path
         assert seqs == list(range(1, len(seqs) + 1))
 
 
+async def task(it: Gateway, channel: str, state: str) -> tuple[str, Path]:
+    """An egress task of this appliance, and its folder."""
+    task_id = secrets.token_hex(8)
+    folder = it.appliance.folder / "egress" / task_id
+    folder.mkdir(parents=True)
+    (folder / "room.mp4").write_bytes(b"pictures")
+
+    def keep(tx: Transaction) -> None:
+        columns = [row[1] for row in tx.all("PRAGMA table_info(egress_tasks)")]
+        known = {"task_id": task_id, "app_id": "app", "channel": channel, "state": state}
+        known |= {"cmd": "record", "kind": "record", "payload": "{}", "shown": "{}"}
+        values = [known.get(name, 0) for name in columns]
+        marks = ", ".join("?" * len(columns))
+        tx.execute(f"INSERT INTO egress_tasks VALUES ({marks})", values)
+        tx.execute(
+            "INSERT INTO egress_files VALUES (?, 'room.mp4', 'mp4', '', 8, 5, 'kept', 'local', ?)",
+            (task_id, at(0)),
+        )
+
+    await it.appliance.board.store.write(keep)
+    return task_id, folder
+
+
+async def test_egress_tasks_of_a_call_go_with_it_unless_they_still_work(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as it:
+        call_id = await it.start(provider_call_id="room-7")
+        mine, folder = await task(it, "room-7", "STOPPED")
+        _, working = await task(it, call_id, "PROCESSING")
+        _, foreign = await task(it, "room-8", "STOPPED")
+        files = (await it.call(call_id))["files"]
+        assert [(f["source"], f["name"]) for f in files] == [("egress", "room.mp4")] * 2
+        assert f"/egress/v1/app/tasks/{mine}/files/room.mp4" in {f["href"] for f in files}
+        assert (await erase(it))["files"] == 1
+        assert not folder.exists()
+        assert working.exists()
+        assert foreign.exists()
+
+
 async def test_that_it_was_done_is_kept_and_not_whose(tmp_path: Path) -> None:
     async with gateway(tmp_path) as it:
         await it.start()
@@ -186,6 +225,25 @@ async def test_what_is_asked_for_is_no_pattern(tmp_path: Path, number: str) -> N
         assert (await erase(it, number))["calls"] == 0
         assert [e["data"] for e in await log(it)][: len(before)] == [e["data"] for e in before]
         assert len(await it.events(call_id)) == 1
+
+
+async def test_what_else_of_the_log_has_the_number_in_it_goes_too(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as it:
+        peers: dict[str, Any] = {
+            f"sip:{DIGITS}@host": ERASED,
+            "sip:bob@host": None,
+            f"+{DIGITS}": ERASED,
+        }
+
+        def ring(tx: Transaction) -> None:
+            for peer in peers:
+                tx.emit("gateway.call_ringing", "gateway/gw1", {"peer": peer})
+
+        await it.appliance.board.store.write(ring)
+        await erase(it)
+        told = [e["data"] for e in await log(it) if e["type"] == "gateway.call_ringing"]
+        assert told == [data or {"peer": peer} for peer, data in peers.items()]
+        assert mentions(it, DIGITS) == []
 
 
 async def test_one_with_a_short_number_is_erased_by_it_alone(tmp_path: Path) -> None:

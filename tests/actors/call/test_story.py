@@ -183,6 +183,15 @@ def test_a_tool_that_is_told_when_it_is_done_is_whole() -> None:
     assert (tool.status, tool.answer) == ("ok", "3")
 
 
+@pytest.mark.parametrize("status", ["started", "PENDING", "running", "in_progress"])
+def test_a_tool_that_is_told_when_it_begins_waits_for_its_answer(status: str) -> None:
+    (tool,) = story(
+        heard(500, "tool_call", name="search", id="1", status=status),
+        heard(700, "tool_result", id="1"),
+    ).tools
+    assert (tool.status, tool.latency) == ("ok", 200)
+
+
 # -- the rest ----------------------------------------
 
 
