@@ -251,7 +251,7 @@ class CallsApi:
     async def erase(self, call: Call[Nothing, EraseBody]) -> ErasureAnswer:
         """POST /internal/v1/erasures."""
         number = number_of(call.body.number)
-        self._eraser.check(number)
+        await self._eraser.check(number)
         done = await self._router.ask(Erase(number, call.caller), 600.0)
         return ErasureAnswer(**done)
 

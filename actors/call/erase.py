@@ -124,8 +124,8 @@ class Eraser:
             subjects = {f"call/{call_id}" for call_id in gone}
             self._log.erase(lambda event: event.subject in subjects)
 
-    def check(self, number: str) -> None:
-        """Raises Rejected `conflict` where it is a number of a tenant and of no caller."""
+    async def check(self, number: str) -> None:
+        """Raises Rejected `conflict` where it is a tenant's own, or something still works on it."""
         for key, phone in self._runtime().phone_numbers.items():
             if phone.number == number:
                 raise Rejected(
@@ -133,6 +133,12 @@ class Eraser:
                     f"{number} is the phone number {key!r} of tenant {phone.tenant!r}",
                     {"action": "erase by the number of a caller"},
                 )
+        if working := await self._store.read(_working, number):
+            raise Rejected(
+                "conflict",
+                f"of one of the calls an egress task is still at work: {working}",
+                {"action": "stop it, and erase when it has ended"},
+            )
 
     async def erase(self, number: str, by: str) -> Json:
         """All of it, in small steps; what was erased is counted, and nothing else is kept."""
@@ -168,6 +174,11 @@ class Eraser:
             if upto <= after:
                 break
             after = upto
+        first = -1
+        while found_first := await self._store.read(_next_calls, first):
+            first = found_first[-1]
+            if said := await self._store.read(_said_in, found_first, digits):
+                await self._store.write(_blank_said, said)
         await self._store.write(_forget_deliveries, digits)
 
 
@@ -211,6 +222,39 @@ def _mentions(db: Reading, after: int, digits: str) -> tuple[int, list[int]]:
         (after, upto, digits),
     )
     return int(upto), [seq for (seq,) in rows]
+
+
+def _working(db: Reading, number: str) -> str:
+    """A task that still works on a call of a number, if there is one."""
+    for call_id in call_ids(db, number):
+        call = records.load(db, call_id)
+        if call is not None and (task_id := linked.working(db, call)):
+            return task_id
+    return ""
+
+
+def _next_calls(db: Reading, after: int) -> list[int]:
+    """The numbers of the next calls, oldest first."""
+    rows = db.all(
+        "SELECT number FROM calls WHERE number > ? ORDER BY number LIMIT ?", (after, AT_ONCE)
+    )
+    return [number for (number,) in rows]
+
+
+def _said_in(db: Reading, calls: list[int], digits: str) -> list[tuple[int, int]]:
+    """Events of others' calls that have these digits: (call, place)."""
+    return db.all(
+        "SELECT call, place FROM call_events WHERE call >= ? AND call <= ?"
+        " AND instr(payload, ?) > 0",
+        (calls[0], calls[-1], digits),
+    )
+
+
+def _blank_said(tx: Transaction, said: list[tuple[int, int]]) -> None:
+    tx.execute_many(
+        "UPDATE call_events SET payload = ? WHERE call = ? AND place = ?",
+        [(_ERASED, call, place) for call, place in said],
+    )
 
 
 def _blank(tx: Transaction, seqs: list[int]) -> None:

@@ -85,6 +85,11 @@ def forget_files(tx: Transaction, call: Call) -> int:
     return count
 
 
+def working(db: Reading, call: Call) -> str:
+    """A task of a call that has not ended, if there is one."""
+    return next((task_id for task_id, _, s in _tasks(db, call) if not State(s).terminal), "")
+
+
 def _ids(call: Call) -> tuple[str, str]:
     return call.provider_stream_id or call.call_id, call.provider_call_id
 

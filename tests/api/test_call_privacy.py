@@ -169,19 +169,42 @@ async def task(it: Gateway, channel: str, state: str) -> tuple[str, Path]:
     return task_id, folder
 
 
-async def test_egress_tasks_of_a_call_go_with_it_unless_they_still_work(tmp_path: Path) -> None:
+async def test_egress_tasks_of_a_call_go_with_it(tmp_path: Path) -> None:
     async with gateway(tmp_path) as it:
         call_id = await it.start(provider_call_id="room-7")
         mine, folder = await task(it, "room-7", "STOPPED")
-        _, working = await task(it, call_id, "PROCESSING")
+        _, other = await task(it, call_id, "FAILED")
         _, foreign = await task(it, "room-8", "STOPPED")
         files = (await it.call(call_id))["files"]
         assert [(f["source"], f["name"]) for f in files] == [("egress", "room.mp4")] * 2
         assert f"/egress/v1/app/tasks/{mine}/files/room.mp4" in {f["href"] for f in files}
-        assert (await erase(it))["files"] == 1
+        assert (await erase(it))["files"] == 2
         assert not folder.exists()
-        assert working.exists()
+        assert not other.exists()
         assert foreign.exists()
+
+
+async def test_nothing_is_erased_while_something_still_records_it(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as it:
+        call_id = await it.start(provider_call_id="room-7")
+        working, folder = await task(it, "room-7", "PROCESSING")
+        answer = await it.client.post(ERASURES, json={"number": CALLER})
+        is_actionable(answer, 409, "conflict")
+        assert working in answer.json()["error"]["message"]
+        assert folder.exists()
+        # The call goes on as if nobody had asked.
+        await it.send(call_id, event(1))
+        assert (await it.call(call_id))["status"] == "in_progress"
+
+
+async def test_what_others_said_of_the_number_goes_too(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as it:
+        await it.start()
+        other = await it.start(provider_call_id="of another", from_number="+4930999999")
+        await it.send(other, event(1, text=f"call {CALLER} back"), event(2, text="bye"))
+        await erase(it)
+        kept = (await it.get(f"calls/{other}/events"))["events"]
+        assert [e["payload"].get("erased", False) for e in kept] == [True, False]
 
 
 async def test_that_it_was_done_is_kept_and_not_whose(tmp_path: Path) -> None:
