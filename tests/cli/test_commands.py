@@ -104,7 +104,17 @@ async def test_the_tree_shows_what_runs(shared: Appliance) -> None:
         assert part in done.out
     done = await switchboard("tree", "--json", config=shared.config_file)
     children = [child["path"] for child in done.json["tree"]["children"]]
-    parts = ["store", "guardian", "retention", "gateways", "egress", "webhooks", "config", "api"]
+    parts = [
+        "store",
+        "guardian",
+        "retention",
+        "gateways",
+        "egress",
+        "calls",
+        "webhooks",
+        "config",
+        "api",
+    ]
     assert children == [f"/{part}" for part in parts]
 
 
