@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from actors.call.linked import Linked
+from actors.call.lookup import KeptEvent
 from actors.call.machine import Status
 from actors.call.messages import Json
-from actors.call.records import KeptEvent
 from actors.call.rejected import Rejection
 from actors.call.stamp import PATTERN
 

@@ -6,11 +6,11 @@ import hashlib
 
 import msgspec
 
-from actors.call import linked, records, timeline
+from actors.call import linked, lookup, records, timeline
 from actors.call.linked import Linked
+from actors.call.lookup import KeptEvent
 from actors.call.messages import Batch, EventRow, Json
 from actors.call.records import Call as Row
-from actors.call.records import KeptEvent
 from actors.call.stamp import normal
 from actors.call.story import Story
 from actors.call.summaries import story_of
@@ -92,7 +92,7 @@ def whole(db: Reading, call_id: str, silence: int) -> tuple[Row, Json, list[Link
     row = records.found(db, call_id)
     summary = row.summary
     if summary is None:
-        story = story_of(row, records.events(db, row.number))
+        story = story_of(row, lookup.events(db, row.number))
         summary = summarize(story, row.status, silence)
         row.outcome = summary["outcome"]
     return row, summary, linked.files_of(db, row)
@@ -100,12 +100,12 @@ def whole(db: Reading, call_id: str, silence: int) -> tuple[Row, Json, list[Link
 
 def events_of(db: Reading, call_id: str, after: tuple[str, int], limit: int) -> list[KeptEvent]:
     """A page of events. Raises Rejected."""
-    return records.events(db, records.found(db, call_id).number, after, limit)
+    return lookup.events(db, records.found(db, call_id).number, after, limit)
 
 
 def story_of_call(db: Reading, call_id: str) -> tuple[Row, Story]:
     """A call and what happened in it. Raises Rejected."""
-    row, events = records.with_events(db, call_id)
+    row, events = lookup.with_events(db, call_id)
     return row, story_of(row, events)
 
 

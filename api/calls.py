@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import trio
 
-from actors.call import erase, records, transcript
+from actors.call import erase, lookup, records, transcript
+from actors.call.lookup import Filter
 from actors.call.machine import Status
 from actors.call.messages import (
     AddArtifacts,
@@ -21,7 +22,6 @@ from actors.call.messages import (
     SetTimeline,
     StartCall,
 )
-from actors.call.records import Filter
 from actors.call.resolve import Resolver
 from actors.call.services import Services
 from api.call_bodies import (
@@ -201,7 +201,7 @@ class CallsApi:
             stamp("since", query.since) if query.since else "",
             stamp("until", query.until) if query.until else "",
         )
-        rows = await self._services.store.read(records.page, wanted, query.before, query.limit + 1)
+        rows = await self._services.store.read(lookup.page, wanted, query.before, query.limit + 1)
         more = len(rows) > query.limit
         rows = rows[: query.limit]
         return ListAnswer(calls=[view(row) for row in rows], next=rows[-1].number if more else None)

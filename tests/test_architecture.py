@@ -25,7 +25,6 @@ CONFIG_OF_SUPERVISOR = {"supervisor.log"}
 # Lines that a file may have; those that are known to have more than most.
 MOST, LARGEST = 400, 800
 LARGE = {
-    "actors/call/records.py",
     "actors/egress/mixer.py",
     "actors/egress/queue.py",
     "actors/egress/recorder.py",

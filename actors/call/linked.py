@@ -27,7 +27,8 @@ MOST = 1000
 class Linked(msgspec.Struct, frozen=True):
     """A file. `source`: `gateway` or `egress`; `of`: its gateway or task.
 
-    `href` where the appliance gives it, if it does; `location` where it is if it is not here.
+    `href` where the appliance gives it, if it does; else `location`: a path on this machine, or
+    where it was uploaded to.
     """
 
     source: str
@@ -45,9 +46,12 @@ def files_of(db: Reading, call: Call) -> list[Linked]:
     found = []
     for path, gw_id, seconds, size, transcript in _recordings(db, call):
         name = Path(path).name
-        found.append(Linked("gateway", gw_id, name, "recording", seconds, size))
+        found.append(Linked("gateway", gw_id, name, "recording", seconds, size, location=path))
         if transcript == "done":
-            found.append(Linked("gateway", gw_id, Path(name).stem + ".txt", "transcript", 0, 0))
+            text = Path(path).with_suffix(".txt")
+            found.append(
+                Linked("gateway", gw_id, text.name, "transcript", 0, 0, location=str(text))
+            )
     for task_id, app_id, _state in _tasks(db, call):
         rows = db.all(
             "SELECT name, format, seconds, bytes, state, location FROM egress_files"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
@@ -76,11 +74,12 @@ _INSERT = {
     + " ON CONFLICT (call, key) DO NOTHING"
     for size in _SIZES
 }
-_COLUMNS = ", ".join(Call.__struct_fields__)
+COLUMNS = ", ".join(Call.__struct_fields__)
 _JSON_COLUMNS = ("artifacts", "timeline", "summary")
 
 
-def _call(row: Row) -> Call:
+def call_of(row: Row) -> Call:
+    """A row of COLUMNS as a call."""
     fields = dict(zip(Call.__struct_fields__, row, strict=True))
     for name in _JSON_COLUMNS:
         if fields[name] is not None:
@@ -92,8 +91,8 @@ def _call(row: Row) -> Call:
 
 def load(db: Reading, call_id: str) -> Call | None:
     """A call's row."""
-    row = db.one(f"SELECT {_COLUMNS} FROM calls WHERE call_id = ?", (call_id,))  # noqa: S608
-    return None if row is None else _call(row)
+    row = db.one(f"SELECT {COLUMNS} FROM calls WHERE call_id = ?", (call_id,))  # noqa: S608
+    return None if row is None else call_of(row)
 
 
 def found(db: Reading, call_id: str) -> Call:
@@ -368,11 +367,11 @@ def set_timeline(tx: Transaction, call_id: str, timeline: Json) -> None:
 def to_sum_up(db: Reading, limit: int) -> list[Call]:
     """Calls that are over and of which there is no summary yet, or not of all events."""
     rows = db.all(
-        f"SELECT {_COLUMNS} FROM calls WHERE closed_at IS NOT NULL AND summary IS NULL"  # noqa: S608
+        f"SELECT {COLUMNS} FROM calls WHERE closed_at IS NOT NULL AND summary IS NULL"  # noqa: S608
         " ORDER BY number LIMIT ?",
         (limit,),
     )
-    return [_call(row) for row in rows]
+    return [call_of(row) for row in rows]
 
 
 def sum_up(tx: Transaction, call: Call, summary: Json) -> None:
@@ -392,81 +391,5 @@ def sum_up(tx: Transaction, call: Call, summary: Json) -> None:
         tx.emit("call.summed_up", _subject(call.call_id), summary)
 
 
-# -- reading ------------------------------------------------------------------------------
-
-
-class Filter(msgspec.Struct, frozen=True):
-    """What a list of calls is narrowed by; empty is any."""
-
-    status: str = ""
-    tenant_id: str = ""
-    phone_number_id: str = ""
-    number: str = ""
-    outcome: str = ""
-    provider_call_id: str = ""
-    since: str = ""
-    until: str = ""
-
-
-_FILTERS = {
-    "status": "status = ?",
-    "tenant_id": "tenant_id = ?",
-    "phone_number_id": "phone_number_id = ?",
-    "number": "(caller = ? OR callee = ?)",
-    "outcome": "outcome = ?",
-    "provider_call_id": "provider_call_id = ?",
-    "since": "started_at >= ?",
-    "until": "started_at < ?",
-}
-
-
-def page(db: Reading, wanted: Filter, before: int, limit: int) -> list[Call]:
-    """Calls with a number below `before`, the newest first."""
-    where, values = ["number < ?"], [before]
-    for name, condition in _FILTERS.items():
-        value: Any = getattr(wanted, name)
-        if value:
-            where.append(condition)
-            values += [value] * condition.count("?")
-    rows = db.all(
-        f"SELECT {_COLUMNS} FROM calls WHERE {' AND '.join(where)}"  # noqa: S608
-        " ORDER BY number DESC LIMIT ?",
-        (*values, limit),
-    )
-    return [_call(row) for row in rows]
-
-
-class KeptEvent(msgspec.Struct, frozen=True):
-    """An event of a call; `place` is its number in the order of arrival."""
-
-    ts: str
-    type: str
-    payload: msgspec.Raw
-    place: int
-
-
-def events(
-    db: Reading, number: int, after: tuple[str, int] = ("", 0), limit: int = 2**31
-) -> list[KeptEvent]:
-    """A call's events in the order of their times, from after (time, place)."""
-    rows = db.all(
-        "SELECT ts, type, payload, place FROM call_events"
-        " WHERE call = ? AND (ts > ? OR (ts = ? AND place > ?)) ORDER BY ts, place LIMIT ?",
-        (number, after[0], after[0], after[1], limit),
-    )
-    return [KeptEvent(ts, kind, msgspec.Raw(data.encode()), at) for ts, kind, data, at in rows]
-
-
-def with_events(db: Reading, call_id: str) -> tuple[Call, list[KeptEvent]]:
-    """A call and all its events. Raises Rejected `not_found`."""
-    call = found(db, call_id)
-    return call, events(db, call.number)
-
-
 def _subject(call_id: str) -> str:
     return f"call/{call_id}"
-
-
-def ago(seconds: float) -> str:
-    """A moment in the past, as it is kept."""
-    return timestamp(datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=seconds))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 import trio
 
-from actors.call import records, story
+from actors.call import lookup, records, story
+from actors.call.lookup import KeptEvent
 from actors.call.messages import Json
-from actors.call.records import Call, KeptEvent
+from actors.call.records import Call
 from actors.call.services import Services
 from actors.call.story import Heard, Story
 from actors.call.summary import summarize
@@ -59,7 +60,7 @@ class Summaries(Service):
 
 def _some(db: Reading, silence: int) -> list[tuple[Call, Json]]:
     return [
-        (call, summarize(story_of(call, records.events(db, call.number)), call.status, silence))
+        (call, summarize(story_of(call, lookup.events(db, call.number)), call.status, silence))
         for call in records.to_sum_up(db, AT_ONCE)
     ]
 
