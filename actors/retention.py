@@ -75,12 +75,21 @@ class Keeper(Service):
         """Delete all that is due now, step by step."""
         settings = self._settings()
         await self._events(settings)
+        failed: Exception | None = None
         for forget, days in self._rules:
-            if days(settings) > 0:
-                before = _ago(days(settings))
-                await self._forget(forget, before)
+            if days(settings) <= 0:
+                continue
+            try:
+                await self._forget(forget, _ago(days(settings)))
+            except Rejected:
+                raise
+            except Exception as error:  # noqa: BLE001 - it is raised when the others had their turn
+                logger.error("retention_failed", exc_info=error)
+                failed = error
         for sweep in self._sweeps:
             await sweep()
+        if failed is not None:
+            raise failed
 
     async def _forget(self, forget: Forget, before: str) -> None:
         while True:

@@ -18,8 +18,10 @@ from actors.call.summary import summarize
 from api.call_bodies import CallView, EventBody
 from api.dispatch import check_depth
 from api.errors import ApiError
-from config.runtime import e164
 from supervisor.transaction import Reading
+
+# Of one event, in bytes: what is larger belongs into a file.
+LARGEST = 256 * 1024
 
 _canonical = msgspec.json.Encoder(order="deterministic").encode
 
@@ -36,6 +38,8 @@ def batch_of(events: list[EventBody], depth: int) -> Batch:
             raise wrong(f"events[{i}].ts", error) from error
         payload = _canonical(event.payload or {})
         check_depth(payload, depth)
+        if len(payload) > LARGEST:
+            raise wrong(f"events[{i}].payload", ValueError(f"larger than {LARGEST} bytes"))
         if event.idempotency_key is not None:
             key = f"key:{event.idempotency_key}"
         else:
@@ -58,18 +62,9 @@ def stamp(field: str, text: str) -> str:
         raise wrong(field, error) from error
 
 
-def digest(body: msgspec.Struct) -> str:
-    """What tells a repeated body from another."""
-    return hashlib.sha256(msgspec.json.encode(body)).hexdigest()
-
-
-def number_of(text: str) -> str:
-    """E.164 where it is a number with its country; else as it came."""
-    text = text.strip()
-    try:
-        return e164(text)
-    except ValueError:
-        return text
+def digest(*fields: object) -> str:
+    """What tells a repeated body from another: its fields as they are kept."""
+    return hashlib.sha256(msgspec.json.encode(fields)).hexdigest()
 
 
 # -- reading, in a thread ---------------------------------------------------------------

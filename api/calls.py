@@ -47,7 +47,6 @@ from api.call_parts import (
     batch_of,
     digest,
     events_of,
-    number_of,
     stamp,
     story_of_call,
     timeline_of,
@@ -57,7 +56,7 @@ from api.call_parts import (
 from api.errors import RUNTIME, ApiError
 from api.operation import Answer, Call, Nothing, Operation
 from api.streams import Part
-from config.runtime import Runtime
+from config.runtime import Runtime, as_reported
 from supervisor.errors import ActorDown
 from supervisor.log import logger
 from supervisor.mailbox import Ask
@@ -100,6 +99,8 @@ class CallsApi:
         runtime = self._runtime()
         agent_id = (found[1].agent or "") if found is not None else ""
         agent = runtime.agents.get(agent_id)
+        region = runtime.tenants[found[1].tenant].region if found is not None else ""
+        started_at = stamp("started_at", body.started_at)
         new = NewCall(
             body.provider,
             body.provider_call_id,
@@ -110,10 +111,16 @@ class CallsApi:
             agent.published if agent is not None else None,
             body.from_number,
             body.to_number,
-            number_of(body.from_number),
-            number_of(body.to_number),
-            stamp("started_at", body.started_at),
-            digest(body),
+            as_reported(body.from_number, region),
+            as_reported(body.to_number, region),
+            started_at,
+            digest(
+                body.provider_stream_id,
+                body.phone_number_id,
+                body.from_number,
+                body.to_number,
+                started_at,
+            ),
         )
         began = await self._router.ask(StartCall(new), TIMEOUT)
         return CallId(call_id=began.call_id)
@@ -136,12 +143,13 @@ class CallsApi:
     async def end(self, call: Call[Nothing, EndBody]) -> CallId:
         """POST /internal/v1/calls/{call_id}/end."""
         body = call.body
+        ended_at = stamp("ended_at", body.ended_at)
         message = EndCall(
             call.params["call_id"],
             Status(body.status),
-            stamp("ended_at", body.ended_at),
+            ended_at,
             body.duration_seconds,
-            digest(body),
+            digest(body.status, ended_at, body.duration_seconds),
         )
         await self._tell(message)
         return CallId(call_id=message.call_id)
@@ -195,7 +203,7 @@ class CallsApi:
             query.status or "",
             query.tenant_id,
             query.phone_number_id,
-            number_of(query.number),
+            as_reported(query.number),
             query.outcome,
             query.provider_call_id,
             stamp("since", query.since) if query.since else "",
@@ -250,7 +258,7 @@ class CallsApi:
 
     async def erase(self, call: Call[Nothing, EraseBody]) -> ErasureAnswer:
         """POST /internal/v1/erasures."""
-        number = number_of(call.body.number)
+        number = as_reported(call.body.number)
         await self._eraser.check(number)
         done = await self._router.ask(Erase(number, call.caller), 600.0)
         return ErasureAnswer(**done)

@@ -17,9 +17,10 @@ from api.call_bodies import (
     Reported,
     ResolveQuery,
 )
-from api.call_parts import number_of, stamp
+from api.call_parts import stamp
 from api.errors import RUNTIME
 from api.operation import Answer, Call, Nothing, Operation
+from config.runtime import as_reported
 from supervisor.event import timestamp
 from supervisor.store import Store
 
@@ -61,8 +62,8 @@ class RuntimeApi:
             body.provider,
             call_id,
             number,
-            number_of(body.from_number or body.from_address),
-            number_of(body.to_number or body.to_address),
+            as_reported(body.from_number or body.from_address),
+            as_reported(body.to_number or body.to_address),
             found[1].tenant if found is not None else "",
             body.error.code,
             msgspec.to_builtins(body),

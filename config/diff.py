@@ -80,6 +80,8 @@ def _mask(path: str, value: Any) -> Any:
         return _mask_webhook(path, value)
     if path.startswith("runtime."):
         # A header of a tool may be a key.
+        if path.endswith(".endpoint") and isinstance(value, str):
+            return shown_url(value)
         return MASK if ".headers" in path else masked(_without_headers(value))
     if isinstance(value, dict) and value.get("env"):
         # A profile that is new or gone: its environment is where its secrets are.
@@ -88,9 +90,20 @@ def _mask(path: str, value: Any) -> Any:
 
 
 def _without_headers(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: MASK if k == "headers" and v else _without_headers(v) for k, v in value.items()}
-    return [_without_headers(v) for v in value] if isinstance(value, list) else value
+    """Of tools: without what headers and the queries of addresses may hold."""
+    if isinstance(value, list):
+        return [_without_headers(v) for v in value]
+    if not isinstance(value, dict):
+        return value
+    found = {}
+    for key, below in value.items():
+        if key == "headers" and below:
+            found[key] = MASK
+        elif key == "endpoint" and isinstance(below, str):
+            found[key] = shown_url(below)
+        else:
+            found[key] = _without_headers(below)
+    return found
 
 
 def _mask_webhook(path: str, value: Any) -> Any:

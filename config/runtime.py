@@ -125,6 +125,7 @@ class Integration(Section, frozen=True, kw_only=True):
     tenant: str
     endpoint: str
     type: str = "mcp_streamable_http"
+    # Empty: that of the endpoint.
     origin: str = ""
     protocol_version: str = "2025-06-18"
     timeout_secs: float = 15
@@ -173,6 +174,39 @@ def e164(text: str, region: str = "") -> str:
     if not phonenumbers.is_possible_number(parsed):
         raise ValueError("no telephone number: its length does not fit its country")
     return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
+
+
+def as_reported(text: str, region: str = "") -> str:
+    """A number as a gateway reports it, as E.164 where it can be read as one; else as it came.
+
+    Gateways leave out the `+`, write `00` for it, or give an address (`sip:+4930…@host`). What has
+    none of these is read as of `region`, where there is one.
+    """
+    text = text.strip()
+    number = text.partition(":")[2] if text.lower().startswith(("sip:", "sips:", "tel:")) else text
+    number = number.partition("@")[0].partition(";")[0].strip()
+    if number.startswith("00"):
+        number = f"+{number[2:]}"
+    if not number.startswith("+"):
+        try:
+            # With its country, as most providers have it.
+            parsed = phonenumbers.parse(f"+{number}")
+            if phonenumbers.is_valid_number(parsed):
+                return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
+        except phonenumbers.NumberParseException:
+            return text
+    try:
+        return e164(number, region)
+    except ValueError:
+        return text
+
+
+def is_e164(text: str) -> bool:
+    """Is it a number with its country?"""
+    try:
+        return e164(text) == text
+    except ValueError:
+        return False
 
 
 def normalize(document: Document) -> list[Problem]:
@@ -229,6 +263,9 @@ class _Check:
                     (*at, "number"),
                     f"{number.number} is also {dotted(first)} ({self._where(first)})",
                 )
+            other = seen.get(as_reported(key))
+            if other is not None and other is not at:
+                yield at, f"as an id it is the number of {dotted(other)} ({self._where(other)})"
             yield from self._tenant(at, number.tenant)
             if number.agent is not None:
                 agent = self._runtime.agents.get(number.agent)

@@ -20,6 +20,8 @@ from supervisor.transaction import Reading
 
 # Events kept in memory. Between half of it and all of it are really there.
 RING = 8192
+# And bytes of their data, if that is fewer.
+RING_BYTES = 64 * 1024 * 1024
 # Rows a replay takes from the database at once.
 REPLAY_CHUNK = 500
 # What stands in the place of data that was erased.
@@ -53,6 +55,7 @@ class EventLog:
         self.first = first
         self._size = ring
         self._ring: list[Event] = []
+        self._bytes = 0
         self._base = head + 1
         self._waiting: trio.Event | None = None
         self.readers = 0
@@ -62,19 +65,27 @@ class EventLog:
         ring = self._ring
         ring.extend(events)
         self.head = events[-1].seq
+        self._bytes += sum([len(event.data) for event in events])
         if len(ring) > self._size:
-            gone = len(ring) - self._size // 2
-            del ring[:gone]
-            self._base += gone
+            self._drop(len(ring) - self._size // 2)
+        while self._bytes > RING_BYTES and ring:
+            self._drop(len(ring) // 2 + 1)
         if self._waiting is not None:
             self._waiting.set()
             self._waiting = None
+
+    def _drop(self, count: int) -> None:
+        """The oldest are not in memory any more."""
+        self._bytes -= sum([len(event.data) for event in self._ring[:count]])
+        del self._ring[:count]
+        self._base += count
 
     def erase(self, is_meant: Callable[[Event], bool]) -> None:
         """The data of these events is no more in the database, and goes from memory too."""
         ring = self._ring
         for i, event in enumerate(ring):
             if is_meant(event):
+                self._bytes -= len(event.data) - len(ERASED)
                 ring[i] = Event(event.seq, event.ts, event.type, event.subject, ERASED)
 
     def forgotten(self, first: int) -> None:

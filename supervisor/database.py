@@ -21,6 +21,7 @@ from sqlite_utils import Migrations
 
 from supervisor.errors import Fatal, StateLocked, StoreCorrupt, StoreMissing
 from supervisor.event import timestamp
+from supervisor.log import logger
 
 NAME = "switchboard.db"
 # Beside the database: which log it is, how often it was started and how far it went. A database
@@ -98,6 +99,8 @@ class Database:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
+            # What is deleted is overwritten, and not only marked as free.
+            connection.execute("PRAGMA secure_delete = ON")
             connection.execute("PRAGMA journal_size_limit = 67108864")
             self._migrate(connection, [log_migrations, *migrations])
         except sqlite3.DatabaseError as error:
@@ -228,6 +231,16 @@ class Database:
             copy.close()
         partial.chmod(0o600)
         partial.replace(target)
+
+    def begin_journal_anew(self) -> None:
+        """Bring all that is in the write-ahead log into the file, and empty the log. Blocking.
+
+        Readers that are under way may put it off: it is then done with a later checkpoint.
+        """
+        with closing(sqlite3.connect(self.path, timeout=10, isolation_level=None)) as connection:
+            busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            logger.warning("journal_not_emptied")
 
     def leave_word(self) -> None:
         """Note beside the database how far the log went.

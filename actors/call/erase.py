@@ -7,12 +7,16 @@ holes), its files, and what webhooks were to tell of it.
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import trio
 
 from actors.call import linked, records
 from actors.call.messages import Json
 from config.model import Calls
-from config.runtime import Runtime
+from config.runtime import Runtime, is_e164
 from supervisor.bus import ERASED, EventLog
 from supervisor.errors import Rejected
 from supervisor.event import Event, timestamp
@@ -21,7 +25,7 @@ from supervisor.store import Store
 from supervisor.transaction import Reading, Transaction
 
 # Calls in one transaction, and events of the log looked through at once.
-AT_ONCE = 20
+AT_ONCE = 5
 LOOKED_AT = 5000
 # Fewer digits than these are found in too much else.
 LEAST_DIGITS = 7
@@ -45,6 +49,9 @@ def forget_old(
         days = {name: tenant.logging.retention_days for name, tenant in tenants.items()}
         count = 0
         for (tenant,) in tx.all("SELECT DISTINCT tenant_id FROM calls WHERE closed_at IS NOT NULL"):
+            if tenant and tenant not in days:
+                # A file that is missing at a reload must not cost what cannot be brought back.
+                continue
             kept = days.get(tenant, settings().retention_days)
             if kept <= 0:
                 continue
@@ -127,7 +134,7 @@ class Eraser:
     async def check(self, number: str) -> None:
         """Raises Rejected `conflict` where it is a tenant's own, or something still works on it."""
         for key, phone in self._runtime().phone_numbers.items():
-            if phone.number == number:
+            if phone.number.removeprefix("+") == number.removeprefix("+"):
                 raise Rejected(
                     "conflict",
                     f"{number} is the phone number {key!r} of tenant {phone.tenant!r}",
@@ -157,13 +164,16 @@ class Eraser:
         await self._erase_mentions(number)
         await self._sweep()
         erased_at = await self._store.write(_note, counts, by)
+        # What was overwritten is still in the journal until that begins anew.
+        await trio.to_thread.run_sync(self._store.database.begin_journal_anew)
         logger.info("caller_erased", **counts)
         return {"erased_at": erased_at, **counts}
 
     async def _erase_mentions(self, number: str) -> None:
         """Whatever else of the log has the number in it: a gateway's calls, for one."""
         digits = number.removeprefix("+")
-        if len(digits) < LEAST_DIGITS or not (digits.isascii() and digits.isdigit()):
+        if len(digits) < LEAST_DIGITS or not is_e164(number):
+            # An extension, a word: found in too much else.
             return
         after = 0
         while after < self._log.head:
@@ -175,11 +185,12 @@ class Eraser:
                 break
             after = upto
         first = -1
-        while found_first := await self._store.read(_next_calls, first):
-            first = found_first[-1]
-            if said := await self._store.read(_said_in, found_first, digits):
+        while following := await self._store.read(_next_calls, first):
+            first = following[-1]
+            said = await self._store.read(_said_in, following, digits)
+            if said.events or said.timelines:
                 await self._store.write(_blank_said, said)
-        await self._store.write(_forget_deliveries, digits)
+        await self._store.write(_blank_told, *await self._store.read(_told_in, digits))
 
 
 def _among(seqs: set[int]) -> Callable[[Event], bool]:
@@ -187,15 +198,12 @@ def _among(seqs: set[int]) -> Callable[[Event], bool]:
 
 
 def _forget_some(tx: Transaction, ids: list[str]) -> tuple[int, int]:
-    # What is deleted is overwritten, and not only marked as free.
-    tx.execute("PRAGMA secure_delete = ON")
     done = [forget(tx, call_id) for call_id in ids]
     return sum(events for events, _ in done), sum(files for _, files in done)
 
 
 def _forget_rejections_of(tx: Transaction, number: str, limit: int) -> list[int]:
     """Some of them; their numbers, which are those of the events that told of them."""
-    tx.execute("PRAGMA secure_delete = ON")
     rows = tx.all(
         "SELECT number FROM call_rejections WHERE caller = ? OR callee = ? LIMIT ?",
         (number, number, limit),
@@ -218,10 +226,15 @@ def _mentions(db: Reading, after: int, digits: str) -> tuple[int, list[int]]:
     if upto is None:
         return after, []
     rows = db.all(
-        "SELECT seq FROM events WHERE seq > ? AND seq <= ? AND instr(data, ?) > 0",
+        "SELECT seq, data FROM events WHERE seq > ? AND seq <= ? AND instr(data, ?) > 0",
         (after, upto, digits),
     )
-    return int(upto), [seq for (seq,) in rows]
+    return int(upto), [seq for seq, data in rows if _has(data, digits)]
+
+
+def _has(text: str, digits: str) -> bool:
+    """Is the number in it, and not only a longer one?"""
+    return re.search(rf"(?<!\d){digits}(?!\d)", text) is not None
 
 
 def _working(db: Reading, number: str) -> str:
@@ -241,28 +254,69 @@ def _next_calls(db: Reading, after: int) -> list[int]:
     return [number for (number,) in rows]
 
 
-def _said_in(db: Reading, calls: list[int], digits: str) -> list[tuple[int, int]]:
-    """Events of others' calls that have these digits: (call, place)."""
-    return db.all(
-        "SELECT call, place FROM call_events WHERE call >= ? AND call <= ?"
-        " AND instr(payload, ?) > 0",
+@dataclass(slots=True)
+class _Said:
+    """What of others' calls has a number in it."""
+
+    events: list[tuple[int, int]]
+    timelines: list[int]
+
+
+def _said_in(db: Reading, calls: list[int], digits: str) -> _Said:
+    events = db.all(
+        "SELECT call, place, payload, key FROM call_events WHERE call >= ? AND call <= ?"
+        " AND (instr(payload, ?) > 0 OR instr(key, ?) > 0)",
+        (calls[0], calls[-1], digits, digits),
+    )
+    timelines = db.all(
+        "SELECT number, timeline FROM calls WHERE number >= ? AND number <= ?"
+        " AND instr(timeline, ?) > 0",
         (calls[0], calls[-1], digits),
+    )
+    return _Said(
+        [(c, p) for c, p, data, key in events if _has(data, digits) or _has(key, digits)],
+        [number for number, data in timelines if _has(data, digits)],
     )
 
 
-def _blank_said(tx: Transaction, said: list[tuple[int, int]]) -> None:
+def _blank_said(tx: Transaction, said: _Said) -> None:
+    # The key goes as well: it may have been made of the number.
     tx.execute_many(
-        "UPDATE call_events SET payload = ? WHERE call = ? AND place = ?",
-        [(_ERASED, call, place) for call, place in said],
+        "UPDATE call_events SET payload = ?, key = 'erased:' || place WHERE call = ? AND place = ?",
+        [(_ERASED, call, place) for call, place in said.events],
+    )
+    tx.execute_many(
+        "UPDATE calls SET timeline = NULL WHERE number = ?", [(n,) for n in said.timelines]
+    )
+    tx.execute_many(
+        "UPDATE calls SET summary = NULL WHERE number = ?", [(call,) for call, _ in said.events]
+    )
+
+
+def _told_in(db: Reading, digits: str) -> tuple[list[tuple[str, int]], list[int]]:
+    """Deliveries of webhooks, and rejections, that have the number."""
+    deliveries = db.all(
+        "SELECT endpoint, seq, data FROM webhook_deliveries WHERE instr(data, ?) > 0", (digits,)
+    )
+    reports = db.all("SELECT number, body FROM call_rejections WHERE instr(body, ?) > 0", (digits,))
+    return (
+        [(endpoint, seq) for endpoint, seq, data in deliveries if _has(data, digits)],
+        [number for number, body in reports if _has(body, digits)],
+    )
+
+
+def _blank_told(tx: Transaction, deliveries: list[tuple[str, int]], reports: list[int]) -> None:
+    tx.execute_many(
+        "UPDATE webhook_deliveries SET data = ? WHERE endpoint = ? AND seq = ?",
+        [(_ERASED, endpoint, seq) for endpoint, seq in deliveries],
+    )
+    tx.execute_many(
+        "UPDATE call_rejections SET body = ? WHERE number = ?", [(_ERASED, n) for n in reports]
     )
 
 
 def _blank(tx: Transaction, seqs: list[int]) -> None:
     tx.execute_many("UPDATE events SET data = ? WHERE seq = ?", [(_ERASED, s) for s in seqs])
-
-
-def _forget_deliveries(tx: Transaction, digits: str) -> None:
-    tx.execute("UPDATE webhook_deliveries SET data = ? WHERE instr(data, ?) > 0", (_ERASED, digits))
 
 
 def _note(tx: Transaction, counts: dict[str, int], by: str) -> str:

@@ -1,13 +1,14 @@
 """Recordings and transcripts of this appliance that belong to a call; found when asked for.
 
 A gateway's recording belongs to a call whose `provider_stream_id` or `provider_call_id` is that
-gateway's `gw_id`, when it was made while the call went on. An egress task belongs to a call when
-its channel is the call's id or one of the provider's ids.
+gateway's `gw_id`, when it began while the call went on. An egress task belongs to a call when its
+channel is the call's id or one of the provider's ids, and it was at work while the call went on.
 """
 
 from __future__ import annotations
 
 import datetime
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from actors.egress import records as egress_records
 from actors.egress.machine import State
 from supervisor.transaction import Reading, Transaction
 
-# Clocks of two programs on one machine, and the time that finishing a recording takes.
+# Clocks of two programs on one machine, and seconds that names are cut to.
 SLACK = datetime.timedelta(seconds=5)
-FINISHING = datetime.timedelta(minutes=10)
+_NAMED = re.compile(r"call-(\d{4})-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)(?:-\d+)?")
 MOST = 1000
 
 
@@ -109,16 +110,29 @@ def _recordings(db: Reading, call: Call) -> list[tuple[str, str, float, int, str
     )
     found = []
     for path, gw_id, seconds, size, transcript, created in rows:
-        began = parse(created) - datetime.timedelta(seconds=seconds)
-        if began >= begun - FINISHING and (over is None or began <= over):
+        began = _began(Path(path).stem) or parse(created) - datetime.timedelta(seconds=seconds)
+        if began >= begun and (over is None or began <= over):
             found.append((path, gw_id, seconds, size, transcript))
     return found
 
 
+def _began(stem: str) -> datetime.datetime | None:
+    """When a recording began, as its name says: `call-2026-01-31-23-59-59-1`, in local time."""
+    found = _NAMED.fullmatch(stem)
+    if found is None:
+        return None
+    try:
+        return datetime.datetime(*map(int, found.groups())).astimezone()  # type: ignore[arg-type]
+    except ValueError:
+        return None
+
+
 def _tasks(db: Reading, call: Call) -> list[tuple[str, str, str]]:
     rows = db.all(
+        # Of the channel, and at work while the call went on.
         "SELECT task_id, app_id, state FROM egress_tasks WHERE channel IN (?, ?, ?)"
-        " AND channel <> '' ORDER BY number LIMIT ?",
-        (*_ids(call), call.call_id, MOST),
+        " AND channel <> '' AND (completed_at IS NULL OR completed_at >= ?)"
+        " AND (? IS NULL OR created_at <= ?) ORDER BY number LIMIT ?",
+        (*_ids(call), call.call_id, call.started_at, call.ended_at, call.ended_at, MOST),
     )
     return [(task_id, app_id, state) for task_id, app_id, state in rows]

@@ -1,4 +1,4 @@
-"""Looking calls up: lists of them, and what was told of one."""
+"""Looking calls up: lists of them, what was told of one, and which are to be summed up."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 
-from actors.call.records import COLUMNS, Call, call_of, found
-from supervisor.transaction import Reading
+from actors.call.messages import Json
+from actors.call.records import COLUMNS, Call, call_of, found, subject
+from supervisor.transaction import Reading, Transaction
 
 
 class Filter(msgspec.Struct, frozen=True):
@@ -76,3 +77,33 @@ def with_events(db: Reading, call_id: str) -> tuple[Call, list[KeptEvent]]:
     """A call and all its events. Raises Rejected `not_found`."""
     call = found(db, call_id)
     return call, events(db, call.number)
+
+
+# -- summaries -------------------------------------------------------------------------
+
+
+def to_sum_up(db: Reading, limit: int) -> list[Call]:
+    """Calls that are over and of which there is no summary yet, or not of all events."""
+    rows = db.all(
+        f"SELECT {COLUMNS} FROM calls WHERE closed_at IS NOT NULL AND summary IS NULL"  # noqa: S608
+        " ORDER BY number LIMIT ?",
+        (limit,),
+    )
+    return [call_of(row) for row in rows]
+
+
+def sum_up(tx: Transaction, call: Call, summary: Json) -> None:
+    """Keep a summary, unless events have come since the call was read."""
+    changed = tx.execute(
+        "UPDATE calls SET summary = ?, outcome = ?"
+        " WHERE number = ? AND events = ? AND end_hash = ? AND summary IS NULL",
+        (
+            msgspec.json.encode(summary).decode(),
+            summary["outcome"],
+            call.number,
+            call.events,
+            call.end_hash,
+        ),
+    )
+    if changed:
+        tx.emit("call.summed_up", subject(call.call_id), summary)

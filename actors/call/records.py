@@ -17,6 +17,8 @@ from supervisor.transaction import Reading, Row, Transaction
 # Events of a call that one event of the log tells, and how large their payloads may be together.
 TOLD_AT_ONCE = 100
 TOLD_BYTES = 64 * 1024
+# Keys that are looked up in one query.
+KEYS_AT_ONCE = 500
 # What is said and what we count may differ by so many seconds.
 TOLERANCE = 2.0
 IDLE = "no event for too long"
@@ -123,20 +125,11 @@ def live(db: Reading) -> list[tuple[str, int]]:
 def start(tx: Transaction, call_id: str, new: NewCall) -> tuple[str, bool]:
     """Keep a new call: (its id, True). The one of the same provider's id: (that, False).
 
-    Raises Rejected `conflict` where that was started with another body.
+    Raises Rejected as `known`.
     """
-    known = tx.one(
-        "SELECT call_id, start_hash FROM calls WHERE provider = ? AND provider_call_id = ?",
-        (new.provider, new.provider_call_id),
-    )
-    if known is not None:
-        if known[1] != new.body_hash:
-            raise Rejected(
-                "conflict",
-                f"provider_call_id {new.provider_call_id[:80]!r} was started with another body",
-                {"action": "give each call a provider_call_id of its own"},
-            )
-        return known[0], False
+    before = known(tx, new)
+    if before is not None:
+        return before, False
     tx.execute(
         "INSERT INTO calls (number, call_id, provider, provider_call_id, provider_stream_id,"
         " phone_number_id, tenant_id, agent_id, agent_version, from_number, to_number, caller,"
@@ -173,8 +166,28 @@ def start(tx: Transaction, call_id: str, new: NewCall) -> tuple[str, bool]:
         "to_number": new.to_number,
         "started_at": new.started_at,
     }
-    tx.emit("call.started", _subject(call_id), data)
+    tx.emit("call.started", subject(call_id), data)
     return call_id, True
+
+
+def known(db: Reading, new: NewCall) -> str | None:
+    """The id of the call that was begun with the same provider's id.
+
+    Raises Rejected `conflict` where that was started with another body.
+    """
+    row = db.one(
+        "SELECT call_id, start_hash FROM calls WHERE provider = ? AND provider_call_id = ?",
+        (new.provider, new.provider_call_id),
+    )
+    if row is None:
+        return None
+    if row[1] != new.body_hash:
+        raise Rejected(
+            "conflict",
+            f"provider_call_id {new.provider_call_id[:80]!r} was started with another body",
+            {"action": "give each call a provider_call_id of its own"},
+        )
+    return str(row[0])
 
 
 def append(tx: Transaction, call_id: str, batch: Batch, late: float) -> int:
@@ -197,28 +210,41 @@ def append(tx: Transaction, call_id: str, batch: Batch, late: float) -> int:
                 f"the call ended more than {late:g} s ago",
                 {"action": "raise calls.late if events come later than that"},
             )
-    added = _insert(tx, number, count, batch.rows)
+    tx.execute("SAVEPOINT batch")
+    added, told = _insert(tx, number, count, batch.rows), batch.told
+    if added < len(batch.rows):
+        # Some were there before, or twice in the batch: then only what is new, by itself.
+        tx.execute("ROLLBACK TO batch")
+        new = _new(tx, number, batch.rows)
+        added, told = _insert(tx, number, count, new), tell(new)
+    tx.execute("RELEASE batch")
     if not added:
         return 0
-    told = batch.told
-    if added < len(batch.rows):
-        # Some were there before. What is new has a place of this batch: without holes now.
-        places = tx.all(
-            "SELECT place FROM call_events WHERE call = ? AND place > ? ORDER BY place",
-            (number, count),
-        )
-        for place, (given,) in enumerate(places, count + 1):
-            tx.execute(
-                "UPDATE call_events SET place = ? WHERE call = ? AND place = ?",
-                (place, number, given),
-            )
-        told = tell([batch.rows[given - count - 1] for (given,) in places])
     tx.execute(
         "UPDATE calls SET events = ?, summary = NULL WHERE number = ?", (count + added, number)
     )
     for data in told:
-        tx.emit("call.events", _subject(call_id), msgspec.Raw(data))
+        tx.emit("call.events", subject(call_id), msgspec.Raw(data))
     return added
+
+
+def _new(tx: Transaction, number: int, rows: Sequence[EventRow]) -> list[EventRow]:
+    """Those that are not there yet, each once."""
+    known: set[str] = set()
+    for at in range(0, len(rows), KEYS_AT_ONCE):
+        keys = [row.key for row in rows[at : at + KEYS_AT_ONCE]]
+        marks = ", ".join("?" * len(keys))
+        found = tx.all(
+            f"SELECT key FROM call_events WHERE call = ? AND key IN ({marks})",  # noqa: S608
+            (number, *keys),
+        )
+        known |= {key for (key,) in found}
+    new = []
+    for row in rows:
+        if row.key not in known:
+            known.add(row.key)
+            new.append(row)
+    return new
 
 
 def _insert(tx: Transaction, number: int, count: int, rows: Sequence[EventRow]) -> int:
@@ -282,7 +308,7 @@ def end(tx: Transaction, message: EndCall, late: float) -> Closed:
         "duration_computed": computed,
         "duration_differs": differ,
     }
-    tx.emit("call.ended", _subject(call.call_id), data)
+    tx.emit("call.ended", subject(call.call_id), data)
     return Closed(call.call_id, message.status.value)
 
 
@@ -303,7 +329,7 @@ def end_idle(tx: Transaction, call_id: str) -> bool:
         "duration_differs": False,
         "reason": IDLE,
     }
-    tx.emit("call.ended", _subject(call_id), data)
+    tx.emit("call.ended", subject(call_id), data)
     return True
 
 
@@ -348,7 +374,7 @@ def add_artifacts(tx: Transaction, call_id: str, new: dict[str, dict[str, str]])
     )
     # An address may have a key in it, so only which there are.
     names = {kind: sorted(entries) for kind, entries in new.items()}
-    tx.emit("call.artifacts", _subject(call_id), names)
+    tx.emit("call.artifacts", subject(call_id), names)
 
 
 def set_timeline(tx: Transaction, call_id: str, timeline: Json) -> None:
@@ -361,35 +387,9 @@ def set_timeline(tx: Transaction, call_id: str, timeline: Json) -> None:
         (_json.encode(timeline).decode(), call.number),
     )
     counts = {name: len(part) for name, part in timeline.items() if isinstance(part, list)}
-    tx.emit("call.timeline", _subject(call_id), counts)
+    tx.emit("call.timeline", subject(call_id), counts)
 
 
-def to_sum_up(db: Reading, limit: int) -> list[Call]:
-    """Calls that are over and of which there is no summary yet, or not of all events."""
-    rows = db.all(
-        f"SELECT {COLUMNS} FROM calls WHERE closed_at IS NOT NULL AND summary IS NULL"  # noqa: S608
-        " ORDER BY number LIMIT ?",
-        (limit,),
-    )
-    return [call_of(row) for row in rows]
-
-
-def sum_up(tx: Transaction, call: Call, summary: Json) -> None:
-    """Keep a summary, unless events have come since the call was read."""
-    changed = tx.execute(
-        "UPDATE calls SET summary = ?, outcome = ?"
-        " WHERE number = ? AND events = ? AND end_hash = ? AND summary IS NULL",
-        (
-            _json.encode(summary).decode(),
-            summary["outcome"],
-            call.number,
-            call.events,
-            call.end_hash,
-        ),
-    )
-    if changed:
-        tx.emit("call.summed_up", _subject(call.call_id), summary)
-
-
-def _subject(call_id: str) -> str:
+def subject(call_id: str) -> str:
+    """Of a call's events in the log."""
     return f"call/{call_id}"

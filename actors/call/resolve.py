@@ -21,7 +21,7 @@ from config.runtime import (
     Runtime,
     Tenant,
     ToolAuth,
-    e164,
+    as_reported,
     is_template,
     template,
 )
@@ -54,11 +54,7 @@ class Resolver:
             return number, found
         key = self._by_number.get(number)
         if key is None:
-            text = number.strip()
-            try:
-                key = self._by_number.get(e164(text if text.startswith("+") else f"+{text}"))
-            except ValueError:
-                return None
+            key = self._by_number.get(as_reported(number))
         return None if key is None else (key, runtime.phone_numbers[key])
 
     def resolve(self, number: str, call: Mapping[str, str]) -> Json:
@@ -121,7 +117,7 @@ class Resolver:
                     "id": name,
                     "type": tool.type,
                     "endpoint": tool.endpoint,
-                    "origin": tool.origin,
+                    "origin": tool.origin or _origin(tool.endpoint),
                     "protocol_version": tool.protocol_version,
                     "timeout_secs": _whole(tool.timeout_secs),
                     "auth": _auth(tool.auth),
@@ -203,6 +199,11 @@ def _auth(auth: ToolAuth) -> Json:
         if value := getattr(auth, name):
             found[name] = value
     return found
+
+
+def _origin(address: str) -> str:
+    """Scheme, host and port of an address (RFC 6454)."""
+    return "/".join(address.split("/", 3)[:3])
 
 
 def _whole(number: float) -> float:

@@ -65,7 +65,8 @@ class CallRouter(Actor[Any]):
         match message:
             case StartCall():
                 if len(self._services.live) + self._starting >= self._services.settings().live:
-                    raise Rejected("too_many", f"{len(self._services.live)} calls are live already")
+                    self.spawn(self._answering, self._known, message, self.defer())
+                    return LATER
                 self._starting += 1
                 self.spawn(self._answering, self._start, message, self.defer())
                 return LATER
@@ -106,6 +107,13 @@ class CallRouter(Actor[Any]):
         if new:
             self._begin(call_id)
         return Began(call_id, new)
+
+    async def _known(self, message: StartCall) -> Began:
+        """There is no room for another call: but one that was taken before is told its id."""
+        call_id = await self._services.store.read(records.known, message.call)
+        if call_id is None:
+            raise Rejected("too_many", f"{len(self._services.live)} calls are live already")
+        return Began(call_id, new=False)
 
     def _begin(self, call_id: str) -> None:
         services = self._services

@@ -16,8 +16,12 @@ _parse = datetime.datetime.fromisoformat
 
 def moment(text: str) -> datetime.datetime:
     """What it stands for, in UTC. Raises ValueError."""
-    if _WHOLE.match(text) is None:
-        raise ValueError("expected RFC 3339 with microseconds, like 2026-01-01T08:00:01.000000Z")
+    if _WHOLE.match(text) is None or not "1970" <= text[:4] <= "2199":
+        # Near the ends of the calendar nothing can be counted on from them.
+        raise ValueError(
+            "expected RFC 3339 with microseconds, from 1970 to 2199,"
+            " like 2026-01-01T08:00:01.000000Z"
+        )
     try:
         return datetime.datetime.fromisoformat(text.upper()).astimezone(_UTC)
     except (ValueError, OverflowError) as error:
@@ -32,7 +36,7 @@ def shown(when: datetime.datetime) -> str:
 
 def normal(text: str) -> str:
     """The same moment as it is kept. Raises ValueError."""
-    if _USUAL.match(text) is None:
+    if _USUAL.match(text) is None or not "1970" <= text[:4] <= "2199":
         return shown(moment(text))
     try:
         # It is as it is kept already, if it is a real date.

@@ -6,7 +6,8 @@ not known becomes a marker. Times are milliseconds from the start of the call.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -65,6 +66,25 @@ class Story:
     utterances: list[Utterance] = field(default_factory=list)
     tools: list[ToolCall] = field(default_factory=list)
     markers: list[tuple[str, int, Mapping[str, Any]]] = field(default_factory=list)
+    _waiting: dict[tuple[str, str], deque[ToolCall]] = field(default_factory=dict)
+
+    def waits(self, call: ToolCall) -> None:
+        """A tool's answer is still to come."""
+        for place in (("id", call.key), ("name", call.name)):
+            if place[1]:
+                self._waiting.setdefault(place, deque()).append(call)
+
+    def pending(self, key: str, name: str) -> ToolCall | None:
+        """The first that waits for an answer with this id, or, where one has none, this name."""
+        if key and (found := self._first(("id", key), lambda _call: True)):
+            return found
+        return self._first(("name", name), lambda call: not (key and call.key))
+
+    def _first(self, place: tuple[str, str], fits: Callable[[ToolCall], bool]) -> ToolCall | None:
+        waiting = self._waiting.get(place, deque())
+        while waiting and waiting[0].status != "pending":
+            waiting.popleft()
+        return next((call for call in waiting if call.status == "pending" and fits(call)), None)
 
 
 def read(started_at: str, ended_at: str | None, events: Sequence[Heard]) -> Story:
@@ -119,6 +139,7 @@ def _uses(story: Story, at: int, payload: Mapping[str, Any]) -> None:
         args=payload.get("args", payload.get("arguments", payload.get("input"))),
     )
     story.tools.append(call)
+    story.waits(call)
     if str(payload.get("status", "")).lower() in _UNDER_WAY:
         return
     if "status" in payload or _number(payload, "latency_ms", "duration_ms") is not None:
@@ -129,12 +150,8 @@ def _answers(story: Story, at: int, event: Heard) -> None:
     payload = event.payload
     key = _text(payload, "id", "tool_call_id", "call_id")
     name = _text(payload, "name", "tool_name", "tool", "function")
-    for call in story.tools:
-        if call.status == "pending" and (
-            call.key == key if key and call.key else call.name == name
-        ):
-            break
-    else:
+    call = story.pending(key, name)
+    if call is None:
         call = ToolCall(name or "unnamed", at, key)
         story.tools.append(call)
     _done(call, at, payload, failed=event.type == "tool_error")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import trio
 
-from actors.call import lookup, records, story
+from actors.call import lookup, story
 from actors.call.lookup import KeptEvent
 from actors.call.messages import Json
 from actors.call.records import Call
@@ -54,14 +54,14 @@ class Summaries(Service):
         silence = round(services.settings().silence * 1000)
         found = await services.store.read(_some, silence)
         for call, summary in found:
-            await services.store.write(records.sum_up, call, summary)
+            await services.store.write(lookup.sum_up, call, summary)
         return len(found) == AT_ONCE
 
 
 def _some(db: Reading, silence: int) -> list[tuple[Call, Json]]:
     return [
         (call, summarize(story_of(call, lookup.events(db, call.number)), call.status, silence))
-        for call in records.to_sum_up(db, AT_ONCE)
+        for call in lookup.to_sum_up(db, AT_ONCE)
     ]
 
 

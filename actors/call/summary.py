@@ -97,11 +97,13 @@ def _tools(tools: list[ToolCall]) -> Json:
         one["calls"] += 1
         one["errors"] += tool.status == "error"
         one["pending"] += tool.status == "pending"
-    for name, one in found.items():
-        latencies = [t.latency for t in tools if t.name == name and t.latency is not None]
-        if latencies:
-            mean = round(sum(latencies) / len(latencies))
-            one["latency_ms"] = {"mean": mean, "max": max(latencies)}
+    latencies: dict[str, list[int]] = {}
+    for tool in tools:
+        if tool.latency is not None:
+            latencies.setdefault(tool.name, []).append(tool.latency)
+    for name, measured in latencies.items():
+        mean = round(sum(measured) / len(measured))
+        found[name]["latency_ms"] = {"mean": mean, "max": max(measured)}
     return found
 
 

@@ -75,6 +75,12 @@ def _webhooks(db: sqlite_utils.Database) -> None:
     db.execute("CREATE TABLE webhook_epochs (epoch TEXT PRIMARY KEY, after INTEGER NOT NULL)")
 
 
+@migrations(name="0002_subjects")
+def _subjects(db: sqlite_utils.Database) -> None:
+    # What is erased is erased by its subject.
+    db.execute("CREATE INDEX webhook_subjects ON webhook_deliveries (subject)")
+
+
 # -- the log's epochs -------------------------------------------------------------
 
 

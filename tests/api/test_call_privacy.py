@@ -155,8 +155,15 @@ async def task(it: Gateway, channel: str, state: str) -> tuple[str, Path]:
 
     def keep(tx: Transaction) -> None:
         columns = [row[1] for row in tx.all("PRAGMA table_info(egress_tasks)")]
-        known = {"task_id": task_id, "app_id": "app", "channel": channel, "state": state}
+        known: dict[str, Any] = {
+            "task_id": task_id,
+            "app_id": "app",
+            "channel": channel,
+            "state": state,
+        }
         known |= {"cmd": "record", "kind": "record", "payload": "{}", "shown": "{}"}
+        over = at(5000) if state in ("STOPPED", "FAILED") else None
+        known |= {"created_at": at(0), "completed_at": over}
         values = [known.get(name, 0) for name in columns]
         marks = ", ".join("?" * len(columns))
         tx.execute(f"INSERT INTO egress_tasks VALUES ({marks})", values)
@@ -182,6 +189,28 @@ async def test_egress_tasks_of_a_call_go_with_it(tmp_path: Path) -> None:
         assert not folder.exists()
         assert not other.exists()
         assert foreign.exists()
+
+
+async def test_tasks_of_another_time_on_the_channel_are_left_alone(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as it:
+        _, folder = await task(it, "room-7", "STOPPED")
+        call_id = await it.start(provider_call_id="room-7", started_at=at(600_000))
+        assert (await it.call(call_id))["files"] == []
+        assert (await erase(it))["files"] == 0
+        assert folder.exists()
+
+
+async def test_a_longer_number_is_another_one(tmp_path: Path) -> None:
+    """And one without its `+` is the same."""
+    async with gateway(tmp_path) as it:
+        await it.start(from_number=DIGITS)
+        longer = await it.start(provider_call_id="longer", from_number=f"{CALLER}89")
+        await it.send(longer, event(1, text=f"this is {CALLER}89"), event(2, text=f"not {CALLER}"))
+        assert (await erase(it))["calls"] == 1
+        kept = (await it.get(f"calls/{longer}/events"))["events"]
+        assert [e["payload"].get("erased", False) for e in kept] == [False, True]
+        refused = await it.client.post(ERASURES, json={"number": OURS.removeprefix("+")})
+        is_actionable(refused, 409, "conflict")
 
 
 async def test_nothing_is_erased_while_something_still_records_it(tmp_path: Path) -> None:

@@ -372,3 +372,16 @@ async def test_what_the_gateway_says_in_the_end_is_truer(tmp_path: Path, quick: 
         assert (found["status"], found["reason"]) == ("ended", "")
         assert (found["ended_at"], found["duration_computed"]) == (at(90_000), 90)
         is_actionable(await it.try_end(call_id, 91_000), 409, "conflict")
+
+
+async def test_a_large_batch_with_some_that_were_there_holds_up_nobody(tmp_path: Path) -> None:
+    """What is new of it is found without a look at each of the others for each."""
+    count = 5_000
+    async with gateway(tmp_path, {"calls": {"batch_events": 2 * count}}) as it:
+        call_id = await it.start()
+        events = [event(i, n=i) for i in range(count)]
+        await it.tell(call_id, *events[:10])
+        await it.tell(call_id, *events, *events[-10:])
+        found = await it.events(call_id, limit=2 * count)
+        assert [e["payload"]["n"] for e in found] == list(range(count))
+        assert sorted(e["place"] for e in found) == list(range(1, count + 1))

@@ -13,8 +13,8 @@ from actors.call.stamp import PATTERN, milliseconds, moment, normal, shown
 
 MINUTES = 23 * 60 + 59
 # A day from either end of what there is, so that no offset leaves it.
-FIRST = datetime.datetime.fromisoformat("0001-01-02")
-LAST = datetime.datetime.fromisoformat("9999-12-30")
+FIRST = datetime.datetime.fromisoformat("1970-01-02")
+LAST = datetime.datetime.fromisoformat("2199-12-30")
 
 moments = st.datetimes(FIRST, LAST)
 offsets = st.integers(-MINUTES, MINUTES)
