@@ -20,6 +20,9 @@ from api.dispatch import check_depth
 from api.errors import ApiError
 from supervisor.transaction import Reading
 
+# A page of events has at most so many bytes of payloads, and is read so many events at once.
+PAGE = 4 * 1024 * 1024
+SOME = 200
 # Of one event, in bytes: what is larger belongs into a file.
 LARGEST = 256 * 1024
 
@@ -93,9 +96,23 @@ def whole(db: Reading, call_id: str, silence: int) -> tuple[Row, Json, list[Link
     return row, summary, linked.files_of(db, row)
 
 
-def events_of(db: Reading, call_id: str, after: tuple[str, int], limit: int) -> list[KeptEvent]:
-    """A page of events. Raises Rejected."""
-    return lookup.events(db, records.found(db, call_id).number, after, limit)
+def events_of(
+    db: Reading, call_id: str, after: tuple[str, int], limit: int
+) -> tuple[list[KeptEvent], bool]:
+    """A page of events, and whether there are more. Raises Rejected."""
+    number = records.found(db, call_id).number
+    found: list[KeptEvent] = []
+    size = 0
+    while True:
+        some = lookup.events(db, number, after, SOME)
+        for event in some:
+            if found and (len(found) == limit or size + len(event.payload) > PAGE):
+                return found, True
+            found.append(event)
+            size += len(event.payload)
+        if len(some) < SOME:
+            return found, False
+        after = (some[-1].ts, some[-1].place)
 
 
 def story_of_call(db: Reading, call_id: str) -> tuple[Row, Story]:

@@ -225,11 +225,9 @@ class CallsApi:
         """GET /internal/v1/calls/{call_id}/events."""
         query = call.query
         ts, _, place = query.after.partition("/")
-        found = await self._services.store.read(
-            events_of, call.params["call_id"], (ts, int(place or 0)), query.limit + 1
+        found, more = await self._services.store.read(
+            events_of, call.params["call_id"], (ts, int(place or 0)), query.limit
         )
-        more = len(found) > query.limit
-        found = found[: query.limit]
         following = f"{found[-1].ts}/{found[-1].place}" if more else None
         return EventsAnswer(events=found, next=following)
 

@@ -12,20 +12,15 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, Literal
 
-import jinja2
-import jinja2.meta
-import jinja2.sandbox
 import jsonschema
 import msgspec
 import phonenumbers
 
+from config.prompts import check_template
 from config.section import Section
 from config.source import Document, Path, Problem, dotted
 
 SECTIONS = ("tenants", "phone_numbers", "agents", "integrations", "webhooks")
-# What a prompt's template knows.
-PROMPT_FIELDS = ("tenant", "phone_number", "agent", "call", "now", "date", "time", "weekday")
-
 # A hundred years: what is to be kept for longer is kept for ever, which is 0.
 MOST_DAYS = 36_500
 
@@ -89,7 +84,7 @@ class ToolPolicy(Section, frozen=True, kw_only=True):
 
 
 class AgentVersion(Section, frozen=True, kw_only=True):
-    """One version of an agent. `system_prompt` is a Jinja template, see PROMPT_FIELDS."""
+    """One version of an agent. `system_prompt` is a Jinja template, see prompts.py."""
 
     system_prompt: str
     language: str = "en-US"
@@ -285,7 +280,7 @@ class _Check:
                 below: Path = (*at, "versions", number)
                 if not number.isdigit():
                     yield below, "expected a number as the name of a version"
-                yield from _template((*below, "system_prompt"), version.system_prompt)
+                yield from check_template((*below, "system_prompt"), version.system_prompt)
                 if version.tool_policy.max_calls_per_turn < 0:
                     policy: Path = (*below, "tool_policy", "max_calls_per_turn")
                     yield policy, "expected a number of 0 or more"
@@ -357,34 +352,3 @@ def _address(at: Path, address: str) -> Iterator[Finding]:
 def _timeout(at: Path, seconds: float) -> Iterator[Finding]:
     if not (math.isfinite(seconds) and seconds > 0):
         yield at, f"expected a number above 0, got: {seconds:g}"
-
-
-# -- prompts ---------------------------------------------------------------------------
-
-# Sandboxed: what is written there reaches the values that it is given, and nothing else.
-_TEMPLATES = jinja2.sandbox.ImmutableSandboxedEnvironment(
-    autoescape=False, undefined=jinja2.ChainableUndefined, keep_trailing_newline=True
-)
-
-
-def is_template(text: str) -> bool:
-    """Is there anything to fill in?"""
-    return "{{" in text or "{%" in text or "{#" in text
-
-
-@lru_cache(maxsize=4096)
-def template(text: str) -> jinja2.Template:
-    """A prompt's template. Raises jinja2.TemplateSyntaxError."""
-    return _TEMPLATES.from_string(text)
-
-
-def _template(at: Path, text: str) -> Iterator[Finding]:
-    if not is_template(text):
-        return
-    try:
-        unknown = jinja2.meta.find_undeclared_variables(_TEMPLATES.parse(text))
-    except jinja2.TemplateSyntaxError as error:
-        yield at, f"no usable template: {error.message} (line {error.lineno} of the text)"
-        return
-    for name in sorted(unknown - set(PROMPT_FIELDS)):
-        yield at, f"unknown field {name!r}; known: {', '.join(PROMPT_FIELDS)}"

@@ -19,6 +19,7 @@ TOLD_AT_ONCE = 100
 TOLD_BYTES = 64 * 1024
 # Keys that are looked up in one query.
 KEYS_AT_ONCE = 500
+MOST_ARTIFACTS = 64
 # What is said and what we count may differ by so many seconds.
 TOLERANCE = 2.0
 IDLE = "no event for too long"
@@ -362,12 +363,14 @@ def _close(
 
 
 def add_artifacts(tx: Transaction, call_id: str, new: dict[str, dict[str, str]]) -> None:
-    """Add to what is known of recordings and transcripts. Raises Rejected `not_found`."""
+    """Add to what is known of recordings and transcripts. Raises Rejected."""
     call = found(tx, call_id)
     kept: dict[str, dict[str, str]] = call.artifacts
     merged = {kind: {**kept.get(kind, {}), **new.get(kind, {})} for kind in {**kept, **new}}
     if merged == kept:
         return
+    if any(len(entries) > MOST_ARTIFACTS for entries in merged.values()):
+        raise Rejected("invalid", f"a call has at most {MOST_ARTIFACTS} artifacts of each kind")
     tx.execute(
         "UPDATE calls SET artifacts = ? WHERE number = ?",
         (_json.encode(merged, order="sorted").decode(), call.number),

@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 import msgspec
 
+from config.prompts import is_template, template
 from config.runtime import (
     Agent,
     AgentVersion,
@@ -22,8 +23,6 @@ from config.runtime import (
     Tenant,
     ToolAuth,
     as_reported,
-    is_template,
-    template,
 )
 from supervisor.errors import Rejected
 

@@ -235,6 +235,7 @@ def test_an_agent_without_a_published_version_is_taken(tmp_path: Path) -> None:
         ("{% nonsense %}", "no usable template: "),
         ("{{ now | nonsense }}", "no usable template: "),
         ("Hello {{ caller }}", "unknown field 'caller'; known: tenant, phone_number, agent, call,"),
+        ("Hello {{ tenant.nmae }}", "unknown field: 'dict object' has no attribute 'nmae'"),
         ("{% for x in things %}{{ x }}{% endfor %}", "unknown field 'things'; known: "),
     ],
 )

@@ -250,7 +250,6 @@ def test_the_rules_of_the_list_alone() -> None:
         ("{{ date }} {{ time }} {{ weekday }}", "2026-01-01 01:30 Thursday"),
         ("{{ call.from_number }}, {{ call.to_number }}", "+4930123456, "),
         ("{% if call.from_number %}known{% else %}unknown{% endif %}", "known"),
-        ("{{ call.colour.of.nothing }}.", "."),
         # Nothing of the program is to be had.
         ("{{ tenant.__class__.__mro__ }}.", "."),
         ("a\\n{# why #}b\\n", "a\nb\n"),
