@@ -32,6 +32,7 @@ AS_ONE = 0.3  # seconds: farther apart, sound and picture are seen to be
 LIVE = {**SMALL["video"], "frameRate": 25}
 
 
+@pytest.mark.alone
 async def test_sound_and_picture_are_one_in_every_format(tmp_path: Path, beeper: Path) -> None:
     """All of one recording: each plays whole, has its size, its length, and an even pace."""
     async with studio(tmp_path, channel(user=beeper)) as it:
@@ -263,6 +264,7 @@ async def exact(tmp_path: Path, count: int, every: int, speed: float = 40.0) -> 
     return worst
 
 
+@pytest.mark.alone
 async def test_snapshots_are_exact_to_a_tenth(tmp_path: Path) -> None:
     assert await exact(tmp_path, 8, 700) <= 0.1
 
