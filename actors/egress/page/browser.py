@@ -125,6 +125,8 @@ class Browser:
                 f"--proxy-server={_proxies(gate)}",
                 # Also to this machine, which would go round it otherwise.
                 "--proxy-bypass-list=<-loopback>",
+                # WebRTC sends UDP past a proxy where it may.
+                "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
                 "--remote-debugging-port=0",
                 *(() if _much_shared_memory() else ("--disable-dev-shm-usage",)),
                 *(() if sandbox else ("--no-sandbox", "--test-type")),
