@@ -193,7 +193,6 @@ class Switchboard:
                     self.calls,
                     self.resolver,
                     lambda: current.config.runtime,
-                    self.eraser,
                     lambda: current.config.limits.json_depth,
                 ).operations(),
                 *SystemApi(appliance).operations(),

@@ -20,9 +20,10 @@ from api.dispatch import check_depth
 from api.errors import ApiError
 from supervisor.transaction import Reading
 
-# A page of events has at most so many bytes of payloads, and is read so many events at once.
+# A page of events has at most so many bytes of payloads. It is read so many events at
+# once: each time the call's events are put in order.
 PAGE = 4 * 1024 * 1024
-SOME = 200
+SOME = 1000
 # Of one event, in bytes: what is larger belongs into a file.
 LARGEST = 256 * 1024
 

@@ -110,14 +110,10 @@ def found(db: Reading, call_id: str) -> Call:
     return call
 
 
-def live(db: Reading) -> list[tuple[str, int]]:
-    """All calls in progress: (id, number), the oldest first."""
-    return [
-        (call_id, number)
-        for call_id, number in db.all(
-            "SELECT call_id, number FROM calls WHERE status = 'in_progress' ORDER BY number"
-        )
-    ]
+def live(db: Reading) -> list[str]:
+    """The ids of all calls in progress, the oldest first."""
+    rows = db.all("SELECT call_id FROM calls WHERE status = 'in_progress' ORDER BY number")
+    return [call_id for (call_id,) in rows]
 
 
 # -- changes -----------------------------------------------------------------------------

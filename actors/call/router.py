@@ -52,7 +52,7 @@ class CallRouter(Actor[Any]):
         live = self._services.live
         live.clear()
         now = trio.current_time()
-        for call_id, _number in await self._services.store.read(records.live):
+        for call_id in await self._services.store.read(records.live):
             child = self._members.child(call_id)
             if child is not None and not child.ended:
                 live[call_id] = Live(child.ref, now)
@@ -144,6 +144,7 @@ class CallRouter(Actor[Any]):
         return answer
 
     async def _erase(self, message: Erase) -> object:
+        await self._eraser.check(message.number)
         ids = await self._services.store.read(erase.call_ids, message.number)
         for call_id in ids:
             self._services.live.pop(call_id, None)

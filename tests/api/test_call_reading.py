@@ -158,7 +158,7 @@ async def test_artifacts_are_added_to_and_their_addresses_stay_out_of_the_log(
             "recording": {"stereo_url": secret, "agent_url": "b"},
             "transcript": {"text_url": "c"},
         }
-        assert await add({"recording": {f"u{i}": "x" for i in range(33)}}) == 422
+        assert await add({"recording": {f"u{i}": "x" for i in range(65)}}) == 422
         assert await add({"recording": {"url": "x" * 4097}}) == 422
         assert await add({"recording": ["x"]}) == 422
         told = [e for e in await stream(it, call_id, 4) if e["type"] == "call.artifacts"]
